@@ -1,0 +1,227 @@
+//! The configuration as the program uses it: typed, with its limits proven.
+//!
+//! Values of these types are made only by checking a file (see `file`), so what holds for a field
+//! holds wherever the field is read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Worker threads; `None`: one for each core.
+    pub workers: Option<usize>,
+    /// The admin interface; `None`: off.
+    pub admin: Option<Admin>,
+    /// How the process stops.
+    pub shutdown: Shutdown,
+    /// What is logged.
+    pub log: Log,
+    /// The upstreams by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// The listeners by name. Each names an upstream that exists.
+    pub listeners: BTreeMap<String, Listener>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where the admin interface listens.
+    pub listen: Address,
+    /// The bearer token that lets callers from elsewhere in.
+    pub token: Option<String>,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shutdown {
+    /// How long exchanges may go on after millpond stopped accepting.
+    pub drain_timeout: Duration,
+    /// How long `/readyz` says 503 while millpond still accepts.
+    pub grace: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A tracing filter: `info`, or `warn,millpond::pool=debug`.
+    pub level: String,
+    /// Which sessions' ends get a line.
+    pub sessions: LogSessions,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which sessions' ends get a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSessions {
+    /// Every one.
+    All,
+    /// Those that did not end in order.
+    Abnormal,
+    /// None.
+    None,
+}
+
+/// `[upstream.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The wire language.
+    pub protocol: Protocol,
+    /// The addresses of the service, at least one, none twice.
+    pub endpoints: Vec<Endpoint>,
+    /// How long the service may be silent while it owes an answer.
+    pub response_timeout: Duration,
+    /// Which requests may be sent again after a lost keep-alive race.
+    pub retry: Retry,
+    /// How much of a request is held for that, bytes.
+    pub retry_buffer: usize,
+    /// How much of a response is read and dropped for a client that left, bytes, before its
+    /// connection is discarded instead.
+    pub abandon_bytes: u64,
+    /// TCP keepalive on upstream connections; `None`: off.
+    pub keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT` on upstream connections; `None`: the system's.
+    pub user_timeout: Option<Duration>,
+    /// How long an upstream connection that we closed waits for the service's FIN.
+    pub linger_time: Duration,
+    /// The pool's limits.
+    pub pool: Pool,
+}
+
+/// The wire language of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0 (RFC 9112).
+    Http,
+}
+
+/// Which requests may be sent again after a lost keep-alive race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Those that the protocol calls idempotent, once.
+    Idempotent,
+    /// None.
+    Off,
+}
+
+/// One address of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: Address,
+    /// Its share of the load, at least 1.
+    pub weight: u32,
+}
+
+/// `[upstream.NAME.pool]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Connections to one endpoint, at most; at least 1.
+    pub size: usize,
+    /// Idle connections kept warm for each endpoint; at most `size`.
+    pub min_idle: usize,
+    /// How long a connection may be idle; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How old a connection may become; `None`: without limit. Applied with jitter.
+    pub max_lifetime: Option<Duration>,
+    /// How many exchanges a connection may carry; `None`: without limit.
+    pub max_exchanges: Option<u64>,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// Connects to one endpoint under way at once, at most; at least 1.
+    pub connect_parallel: usize,
+    /// The first pause after a failed connect; doubles with each failure, with jitter.
+    pub backoff_min: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+    /// How long a session waits for a connection.
+    pub wait_timeout: Duration,
+    /// How many sessions may wait.
+    pub wait_queue: usize,
+}
+
+/// `[listener.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub listen: Address,
+    /// The upstream's name.
+    pub upstream: String,
+    /// Open sessions, at most; more wait in the kernel's accept queue. At least 1.
+    pub max_sessions: usize,
+    /// The kernel's accept queue, connections.
+    pub backlog: u32,
+    /// `SO_REUSEPORT`: several processes may listen on the address.
+    pub reuse_port: bool,
+    /// A `[::]` listener takes IPv6 only; otherwise both (dual stack).
+    pub ipv6_only: bool,
+    /// A Unix socket's permission bits.
+    pub unix_mode: u32,
+    /// `TCP_NODELAY` on sessions.
+    pub nodelay: bool,
+    /// TCP keepalive on sessions; `None`: off.
+    pub keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT` on sessions; `None`: the system's.
+    pub user_timeout: Option<Duration>,
+    /// How long a session may be idle between exchanges.
+    pub idle_timeout: Duration,
+    /// How long a request's head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long a client may neither take nor give a byte that it owes.
+    pub stall_timeout: Duration,
+    /// After our FIN: how long the client's FIN is awaited.
+    pub linger_time: Duration,
+    /// After our FIN: how long the client may be silent.
+    pub linger_gap: Duration,
+    /// After our FIN: how many bytes are read and dropped.
+    pub linger_bytes: u64,
+    /// How long a tunnel may go on in one direction only.
+    pub half_close_timeout: Duration,
+    /// What concerns HTTP only.
+    pub http: ListenerHttp,
+}
+
+/// `[listener.NAME.http]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerHttp {
+    /// Add `X-Forwarded-For` and `X-Forwarded-Proto` to requests.
+    pub forwarded: bool,
+    /// A request's or response's head, at most, bytes.
+    pub head_max: usize,
+    /// A request's body, at most, bytes; `None`: without limit.
+    pub body_max: Option<u64>,
+}
+
+/// Where a socket listens or is dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// `127.0.0.1:80` or `[::1]:80`.
+    Ip(SocketAddr),
+    /// `name:80`, resolved when it is used.
+    Name(String, u16),
+    /// `unix:/run/millpond.sock`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! millpond: a connection-pooling TCP proxy with an exact ledger of how every connection ended.
+
+pub mod close;
+pub mod config;
+pub mod protocol;
+pub mod stats;
+pub mod sys;

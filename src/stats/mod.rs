@@ -1,0 +1,4 @@
+//! The ledger and the counters.
+
+pub mod counter;
+pub mod reason;

@@ -1,0 +1,144 @@
+//! The closed lists of reasons and outcomes that millpond counts.
+//!
+//! Nothing ends, waits or is refused without one of these, and there is no "other". A row here is
+//! the label of a metric, so a change of a label is a change of the public interface.
+
+/// A closed list whose members label a counter.
+pub trait Reason: Copy + Send + Sync + 'static {
+    /// Every member, in the order of [`Reason::index`].
+    const ALL: &'static [Self];
+    /// The member's place in [`Reason::ALL`].
+    fn index(self) -> usize;
+    /// The text of its label: stable, lower case, words joined by `_`.
+    fn label(self) -> &'static str;
+    /// What it means, in one sentence for the docs.
+    fn meaning(self) -> &'static str;
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident => $label:literal: $meaning:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $(#[doc = $meaning] $variant,)* }
+
+        impl Reason for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            fn index(self) -> usize { self as usize }
+            fn label(self) -> &'static str { match self { $(Self::$variant => $label,)* } }
+            fn meaning(self) -> &'static str { match self { $(Self::$variant => $meaning,)* } }
+        }
+    };
+}
+
+reasons! {
+    /// Why an upstream connection was opened.
+    OpenReason {
+        Demand => "demand": "A session waited for it.",
+        Warm => "warm": "`min_idle` asked for it.",
+    }
+}
+
+reasons! {
+    /// How a connect to an endpoint ended.
+    ConnectOutcome {
+        Established => "established": "The endpoint accepted it.",
+        Refused => "refused": "The endpoint's host answered with a RST: nobody listens there.",
+        TimedOut => "timeout": "Nothing was heard within `connect_timeout`.",
+        Unreachable => "unreachable": "No route, or the network said no.",
+        PortsExhausted => "ports_exhausted": "This host has no free port towards the endpoint.",
+        DescriptorsExhausted => "descriptors_exhausted": "The process or host is out of descriptors.",
+        Unresolved => "unresolved": "The endpoint's name has no address.",
+        Denied => "denied": "The kernel or a Unix socket's permissions refused it.",
+        Abandoned => "abandoned": "Nobody needed it any more (drain, or the endpoint was removed).",
+    }
+}
+
+reasons! {
+    /// Why an upstream connection was taken out of the pool.
+    DiscardReason {
+        IdleTimeout => "idle_timeout": "Idle for longer than `idle_timeout`.",
+        MaxLifetime => "max_lifetime": "Older than `max_lifetime`.",
+        MaxExchanges => "max_exchanges": "It has carried `max_exchanges` exchanges.",
+        PoolShrunk => "pool_shrunk": "`size` was made smaller.",
+        EndpointRemoved => "endpoint_removed": "Its endpoint was removed or is being drained.",
+        Flushed => "flushed": "An operator's command.",
+        KeyNeeded => "key_needed": "Idle, and retired to make room for a waiter with another pool key.",
+        Drain => "drain": "millpond is stopping.",
+        IdleFin => "idle_fin": "The service closed it while it was idle.",
+        IdleReset => "idle_reset": "The service reset it while it was idle.",
+        IdleBytes => "idle_bytes": "The service sent bytes that nobody had asked for while it was idle.",
+        ServiceClose => "service_close": "The service said, in the protocol, that it would close it.",
+        UntilClose => "until_close": "The response ended where the connection did.",
+        Tunnel => "tunnel": "It was pinned for life (an Upgrade), and the session ended.",
+        LostRace => "lost_race": "The service closed it just as a request was written.",
+        CrossedAnswer => "crossed_answer": "Bytes came before the service had acknowledged anything of the request.",
+        HalfRequest => "half_request": "The response ended before the request was complete.",
+        ClientGone => "client_gone": "The client left in the middle of an exchange.",
+        ResponseTimeout => "response_timeout": "The service was silent for `response_timeout`.",
+        UpstreamFin => "upstream_fin": "The service closed in the middle of an exchange.",
+        UpstreamReset => "upstream_reset": "The service reset it in the middle of an exchange.",
+        Violation => "violation": "The service broke the protocol's framing.",
+        StrayBytes => "stray_bytes": "Bytes came after the end of the response.",
+        Cancelled => "cancelled": "The session was cut off (end of the drain's time, an operator's command).",
+    }
+}
+
+reasons! {
+    /// How a wait in an upstream's queue ended.
+    WaitOutcome {
+        Granted => "granted": "The session got a connection.",
+        TimedOut => "timeout": "`wait_timeout` passed.",
+        Failed => "failed": "No endpoint could be connected to.",
+        Abandoned => "abandoned": "The client went away.",
+    }
+}
+
+reasons! {
+    /// How an exchange ended, as its client saw it.
+    ExchangeOutcome {
+        Completed => "completed": "The response was delivered to its end.",
+        Pinned => "pinned": "It became a tunnel (Upgrade).",
+        Refused => "refused": "millpond answered in the service's place (502, 503, 504).",
+        Truncated => "truncated": "The response was cut short.",
+        Abandoned => "abandoned": "The client left before the end.",
+    }
+}
+
+reasons! {
+    /// Why a request was sent again or elsewhere.
+    RetryReason {
+        Unsent => "unsent": "Nothing of it had been sent; another endpoint took it.",
+        Idempotent => "idempotent": "A reused connection died under it, and the protocol calls it idempotent.",
+    }
+}
+
+reasons! {
+    /// Why millpond refused a client something.
+    RefusalReason {
+        QueueFull => "queue_full": "`wait_queue` sessions waited already (503).",
+        WaitTimeout => "wait_timeout": "No connection within `wait_timeout` (503).",
+        ConnectFailed => "connect_failed": "No endpoint could be connected to (502).",
+        UpstreamDied => "upstream_died": "The service closed or reset the connection without an answer (502).",
+        BadResponse => "bad_response": "The service's response broke the protocol's framing (502).",
+        ResponseTimeout => "response_timeout": "The service did not answer within `response_timeout` (504).",
+        HeadTimeout => "head_timeout": "The request's head was not complete within `head_timeout` (408).",
+        BodyTimeout => "body_timeout": "The request's body made no progress for `stall_timeout` (408).",
+        HeadTooLarge => "head_too_large": "The request's head was over `head_max` (431).",
+        BodyTooLarge => "body_too_large": "The request's body was over `body_max` (413).",
+        BadStartLine => "bad_start_line": "The request line is not one (400).",
+        BadHeader => "bad_header": "A header field has a name or value with forbidden bytes (400).",
+        BareLineEnd => "bare_line_end": "A bare CR or LF stood where only CRLF may (400).",
+        SpaceBeforeColon => "space_before_colon": "Space between a field's name and its colon (400).",
+        FoldedHeader => "folded_header": "An obsolete folded header line (400).",
+        LengthConflict => "length_conflict": "Content-Length and Transfer-Encoding together (400).",
+        BadLength => "bad_length": "Several Content-Lengths, or one that is not a number (400).",
+        BadTransferEncoding => "bad_transfer_encoding": "A Transfer-Encoding that is not exactly `chunked` (400 or 501).",
+        BadChunk => "bad_chunk": "A chunk's size or end is malformed (400).",
+        BadTrailer => "bad_trailer": "A trailer field is malformed or forbidden (400).",
+        BadHost => "bad_host": "No Host, several, or a malformed one (400).",
+        UnsupportedVersion => "unsupported_version": "Neither HTTP/1.0 nor HTTP/1.1 (505).",
+        UnsupportedMethod => "unsupported_method": "CONNECT, which this proxy does not serve (501).",
+        UnsupportedExpectation => "unsupported_expectation": "An Expect other than 100-continue (417).",
+        Draining => "draining": "millpond was stopping.",
+    }
+}
