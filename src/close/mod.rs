@@ -7,6 +7,10 @@
 //!
 //! Invariant: a connection has exactly one Termination, and the first cause wins.
 
+pub mod classify;
+pub mod linger;
+pub mod reset;
+
 /// Which of our two legs a connection is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -14,6 +18,19 @@ pub enum Side {
     Downstream,
     /// The service's side, which we dialled.
     Upstream,
+}
+
+impl Side {
+    /// Every member.
+    pub const ALL: [Self; 2] = [Self::Downstream, Self::Upstream];
+
+    /// The text of its label: stable, part of the public interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+        }
+    }
 }
 
 /// Who began the end of a connection, also when it began on the other leg.
@@ -29,6 +46,28 @@ pub enum Initiator {
     Kernel,
     /// A person or a signal: drain, reload, a command on the admin interface.
     Operator,
+}
+
+impl Initiator {
+    /// Every member.
+    pub const ALL: [Self; 5] = [
+        Self::Downstream,
+        Self::Upstream,
+        Self::Millpond,
+        Self::Kernel,
+        Self::Operator,
+    ];
+
+    /// The text of its label: stable, part of the public interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+            Self::Millpond => "millpond",
+            Self::Kernel => "kernel",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// What the connection was doing when its end began.
@@ -52,6 +91,34 @@ pub enum Phase {
     Close,
 }
 
+impl Phase {
+    /// Every member.
+    pub const ALL: [Self; 8] = [
+        Self::Accept,
+        Self::Handshake,
+        Self::Queue,
+        Self::Connect,
+        Self::Request,
+        Self::Response,
+        Self::Idle,
+        Self::Close,
+    ];
+
+    /// The text of its label: stable, part of the public interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Handshake => "handshake",
+            Self::Queue => "queue",
+            Self::Connect => "connect",
+            Self::Request => "request",
+            Self::Response => "response",
+            Self::Idle => "idle",
+            Self::Close => "close",
+        }
+    }
+}
+
 /// In which manner the connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Manner {
@@ -73,6 +140,34 @@ pub enum Manner {
     Violation,
 }
 
+impl Manner {
+    /// Every member.
+    pub const ALL: [Self; 8] = [
+        Self::Fin,
+        Self::ResetReceived,
+        Self::ResetSent,
+        Self::Truncated,
+        Self::Timeout,
+        Self::Refused,
+        Self::Limit,
+        Self::Violation,
+    ];
+
+    /// The text of its label: stable, part of the public interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::ResetReceived => "reset_received",
+            Self::ResetSent => "reset_sent",
+            Self::Truncated => "truncated",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Limit => "limit",
+            Self::Violation => "violation",
+        }
+    }
+}
+
 /// How one connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Termination {
@@ -91,8 +186,28 @@ pub enum ResetCause {
     Propagated,
     /// An upstream connection was left in the middle of a response beyond its bound.
     Abandoned,
-    /// The peer sent no FIN within the bounds of time, gap and bytes after ours.
+    /// The peer went on sending past the bounds of time and bytes after our FIN.
     LingerBound,
     /// The operator's configuration or command.
     Operator,
+}
+
+impl ResetCause {
+    /// Every member.
+    pub const ALL: [Self; 4] = [
+        Self::Propagated,
+        Self::Abandoned,
+        Self::LingerBound,
+        Self::Operator,
+    ];
+
+    /// The text of its label: stable, part of the public interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Propagated => "propagated",
+            Self::Abandoned => "abandoned",
+            Self::LingerBound => "linger_bound",
+            Self::Operator => "operator",
+        }
+    }
 }

@@ -1,3 +1,5 @@
 //! The only raw system calls, the only `unsafe`, and the only clock.
 
 pub mod clock;
+pub mod process;
+pub mod socket;

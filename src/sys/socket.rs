@@ -1,0 +1,47 @@
+//! What the kernel knows about one socket.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use socket2::{SockFilter, SockRef};
+
+/// Bytes written that the peer's kernel has not acknowledged (tcp(7), `SIOCOUTQ`). On a Unix socket:
+/// memory held by what the peer's program has not read, which is 0 exactly when it has read all.
+pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while it is borrowed, and the request writes one `int` to a
+    // place that lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Makes a listening TCP socket drop SYNs without an answer (socket(7), `SO_ATTACH_FILTER`), so that
+/// what waits in its accept queue can be accepted and nothing new comes in behind it. Dialers send
+/// their SYN again after a second and find the successor, or nobody.
+pub fn drop_new_connections(listener: &SockRef<'_>) -> io::Result<()> {
+    // The classic BPF program sees a segment from its TCP header on; flags are its 14th byte.
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| {
+        let code = u16::try_from(code).expect("BPF opcodes have 16 bits");
+        SockFilter::new(code, jt, jf, k)
+    };
+    listener.attach_filter(&[
+        statement(
+            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
+            FLAGS_OFFSET,
+            0,
+            0,
+        ),
+        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, SYN, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
+    ])
+}
