@@ -1,6 +1,6 @@
 //! The configuration as the program uses it: typed, with its limits proven.
 //!
-//! Values of these types are made only by checking a file (see `file`), so what holds for a field
+//! Values of these types are made only by loading a source (see `source`), so what holds for a field
 //! holds wherever the field is read.
 
 use std::collections::BTreeMap;
@@ -214,6 +214,36 @@ pub enum Address {
     Name(String, u16),
     /// `unix:/run/millpond.sock`.
     Unix(PathBuf),
+}
+
+/// Descriptors besides connections and listeners: standard streams, epoll and signals, the admin
+/// interface's callers, name lookups, and reading `/proc`.
+const PROCESS_DESCRIPTORS: u64 = 128;
+
+/// How many descriptors a process needs when every limit of this configuration is reached.
+pub fn descriptors_needed(config: &Config) -> u64 {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let upstreams = config
+        .upstreams
+        .values()
+        .map(|upstream| count(upstream.endpoints.len()).saturating_mul(count(upstream.pool.size)));
+    let listeners = config
+        .listeners
+        .values()
+        .map(|listener| sockets(&listener.listen).saturating_add(count(listener.max_sessions)));
+    let admin = config.admin.iter().map(|admin| sockets(&admin.listen));
+    upstreams
+        .chain(listeners)
+        .chain(admin)
+        .fold(PROCESS_DESCRIPTORS, u64::saturating_add)
+}
+
+/// Sockets that listening there takes: a name may stand for an IPv4 and an IPv6 address.
+fn sockets(address: &Address) -> u64 {
+    match address {
+        Address::Ip(_) | Address::Unix(_) => 1,
+        Address::Name(..) => 2,
+    }
 }
 
 impl fmt::Display for Address {

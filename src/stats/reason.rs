@@ -35,6 +35,8 @@ reasons! {
     OpenReason {
         Demand => "demand": "A session waited for it.",
         Warm => "warm": "`min_idle` asked for it.",
+        Balance => "balance": "Its endpoint had less to do than its share.",
+        Trial => "trial": "Its endpoint had failed, and its rest was over.",
     }
 }
 
@@ -53,6 +55,13 @@ reasons! {
     }
 }
 
+impl ConnectOutcome {
+    /// Whether this host could not dial, whatever the endpoint.
+    pub fn is_local(self) -> bool {
+        matches!(self, Self::PortsExhausted | Self::DescriptorsExhausted)
+    }
+}
+
 reasons! {
     /// Why an upstream connection was taken out of the pool.
     DiscardReason {
@@ -60,12 +69,13 @@ reasons! {
         MaxLifetime => "max_lifetime": "Older than `max_lifetime`.",
         MaxExchanges => "max_exchanges": "It has carried `max_exchanges` exchanges.",
         PoolShrunk => "pool_shrunk": "`size` was made smaller.",
-        EndpointRemoved => "endpoint_removed": "Its endpoint was removed or is being drained.",
+        EndpointRemoved => "endpoint_removed": "Its endpoint was removed.",
         Flushed => "flushed": "An operator's command.",
         KeyNeeded => "key_needed": "Idle, and retired to make room for a waiter with another pool key.",
         Drain => "drain": "millpond is stopping.",
         IdleFin => "idle_fin": "The service closed it while it was idle.",
         IdleReset => "idle_reset": "The service reset it while it was idle.",
+        IdleVanished => "idle_vanished": "The service vanished while it was idle: `keepalive` found it out.",
         IdleBytes => "idle_bytes": "The service sent bytes that nobody had asked for while it was idle.",
         ServiceClose => "service_close": "The service said, in the protocol, that it would close it.",
         UntilClose => "until_close": "The response ended where the connection did.",
@@ -75,8 +85,10 @@ reasons! {
         HalfRequest => "half_request": "The response ended before the request was complete.",
         ClientGone => "client_gone": "The client left in the middle of an exchange.",
         ResponseTimeout => "response_timeout": "The service was silent for `response_timeout`.",
+        NoAnswer => "no_answer": "The service closed or reset a new connection without a byte of an answer.",
         UpstreamFin => "upstream_fin": "The service closed in the middle of an exchange.",
         UpstreamReset => "upstream_reset": "The service reset it in the middle of an exchange.",
+        UpstreamVanished => "upstream_vanished": "The service vanished in the middle of an exchange: nothing came, not even a reset.",
         Violation => "violation": "The service broke the protocol's framing.",
         StrayBytes => "stray_bytes": "Bytes came after the end of the response.",
         Cancelled => "cancelled": "The session was cut off (end of the drain's time, an operator's command).",
@@ -89,7 +101,7 @@ reasons! {
         Granted => "granted": "The session got a connection.",
         TimedOut => "timeout": "`wait_timeout` passed.",
         Failed => "failed": "No endpoint could be connected to.",
-        Abandoned => "abandoned": "The client went away.",
+        Abandoned => "abandoned": "The client went away, or millpond is stopping.",
     }
 }
 
@@ -98,7 +110,7 @@ reasons! {
     ExchangeOutcome {
         Completed => "completed": "The response was delivered to its end.",
         Pinned => "pinned": "It became a tunnel (Upgrade).",
-        Refused => "refused": "millpond answered in the service's place (502, 503, 504).",
+        Refused => "refused": "millpond answered in the service's place.",
         Truncated => "truncated": "The response was cut short.",
         Abandoned => "abandoned": "The client left before the end.",
     }
@@ -132,7 +144,8 @@ reasons! {
         FoldedHeader => "folded_header": "An obsolete folded header line (400).",
         LengthConflict => "length_conflict": "Content-Length and Transfer-Encoding together (400).",
         BadLength => "bad_length": "Several Content-Lengths, or one that is not a number (400).",
-        BadTransferEncoding => "bad_transfer_encoding": "A Transfer-Encoding that is not exactly `chunked` (400 or 501).",
+        BadTransferEncoding => "bad_transfer_encoding": "A Transfer-Encoding that does not end in `chunked`, or is not `chunked` alone (400).",
+        UnknownTransferCoding => "unknown_transfer_coding": "A Transfer-Encoding with a coding that is not known here (501).",
         BadChunk => "bad_chunk": "A chunk's size or end is malformed (400).",
         BadTrailer => "bad_trailer": "A trailer field is malformed or forbidden (400).",
         BadHost => "bad_host": "No Host, several, or a malformed one (400).",

@@ -1,0 +1,275 @@
+//! The tree of statistics: the process, its listeners, its upstreams.
+//!
+//! Branches live by name: a reload that keeps a name keeps its numbers, and one that removes a name
+//! leaves them until the process ends, for a counter never goes back, also not when the name comes
+//! again. So the names are bounded by those of the configurations that this process has run.
+//! What only the owner knows (how many connections a pool holds right now) is asked for through
+//! [`PoolCensus`], and is gone when the owner is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::counter::{Counter, Reasons};
+use super::histogram::DurationHistogram;
+use super::ledger::Ledger;
+use super::reason::{
+    ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RefusalReason, RetryReason,
+    WaitOutcome,
+};
+use super::sessions::{Command, SessionRegistry};
+use crate::sys::clock;
+
+/// What is counted for one listener.
+#[derive(Debug, Default)]
+pub struct ListenerStats {
+    /// How its sessions ended.
+    pub ledger: Ledger,
+    /// What was refused, and why.
+    pub refusals: Reasons<RefusalReason>,
+    /// Times that accepting stopped because `max_sessions` were open.
+    pub session_limit_reached: Counter,
+    /// Times that accepting paused because the process or host was out of descriptors.
+    pub descriptors_exhausted: Counter,
+    /// Times that accepting paused for another error of the kernel's.
+    pub accept_errors: Counter,
+    /// The open sessions.
+    pub sessions: Arc<SessionRegistry>,
+}
+
+/// What is counted for one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamStats {
+    /// How its connections ended.
+    pub ledger: Ledger,
+    /// How exchanges ended.
+    pub exchanges: Reasons<ExchangeOutcome>,
+    /// From a request's complete head to the end of its response.
+    pub exchange_duration: DurationHistogram,
+    /// Why connections were opened.
+    pub opens: Reasons<OpenReason>,
+    /// How connects ended.
+    pub connects: Reasons<ConnectOutcome>,
+    /// How long successful connects took.
+    pub connect_duration: DurationHistogram,
+    /// Leases granted, waited for or not.
+    pub lent: Counter,
+    /// How waits ended. A lease that was granted at once is no wait.
+    pub waits: Reasons<WaitOutcome>,
+    /// How long waits took that ended with a lease.
+    pub wait_granted_duration: DurationHistogram,
+    /// How long waits took that ended without one.
+    pub wait_failed_duration: DurationHistogram,
+    /// Sessions turned away because the wait queue was full.
+    pub queue_full: Counter,
+    /// Why connections were discarded.
+    pub discards: Reasons<DiscardReason>,
+    /// Why requests were sent again or elsewhere.
+    pub retries: Reasons<RetryReason>,
+}
+
+/// What a pool holds at this moment; asked for by a snapshot.
+pub trait PoolCensus: Send + Sync {
+    /// Every endpoint and the sessions waiting, all read under one lock.
+    fn census(&self) -> UpstreamCensus;
+}
+
+/// What an upstream's pools hold at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamCensus {
+    /// Sessions that wait for a connection.
+    pub waiters: usize,
+    /// One row for each endpoint, those being drained included.
+    pub endpoints: Vec<EndpointCensus>,
+}
+
+/// What one endpoint's pool holds at one moment. The field names are part of the stable interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EndpointCensus {
+    /// The address as configured.
+    pub address: String,
+    /// Connections at most.
+    pub size: usize,
+    /// Connections waiting to be lent.
+    pub idle: usize,
+    /// Connections lent to one session each.
+    pub leased: usize,
+    /// Connects under way.
+    pub connecting: usize,
+    /// Connections that carry several sessions.
+    pub shared: usize,
+    /// Connections whose end is not complete: the service still has them.
+    pub closing: usize,
+    /// Failed connects in a row; 0 while it is well.
+    pub failures: u32,
+}
+
+/// What is counted for the process itself.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    /// Lines about sessions' ends that the rate limit kept out of the log.
+    pub session_lines_suppressed: Arc<Counter>,
+    /// Times that the admin interface stopped accepting because its connections were at their limit.
+    pub admin_limit_reached: Counter,
+}
+
+/// How the last attempt to load a configuration went. The one at the start counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastReload {
+    /// Whether the configuration was taken.
+    pub successful: bool,
+    /// When a configuration was last taken.
+    pub succeeded_at: SystemTime,
+}
+
+/// All statistics of the process.
+pub struct Tree {
+    /// What is counted for the process itself.
+    pub process: ProcessStats,
+    started_at: Instant,
+    draining: AtomicBool,
+    last_reload: Mutex<LastReload>,
+    branches: Mutex<Branches>,
+}
+
+#[derive(Default)]
+struct Branches {
+    listeners: BTreeMap<String, ListenerBranch>,
+    upstreams: BTreeMap<String, UpstreamBranch>,
+}
+
+/// One listener's numbers, and where it listens.
+#[derive(Clone, Default)]
+pub(super) struct ListenerBranch {
+    pub(super) stats: Arc<ListenerStats>,
+    pub(super) bound_to: Option<String>,
+}
+
+/// One upstream's numbers, and who to ask for the rest.
+#[derive(Clone, Default)]
+pub(super) struct UpstreamBranch {
+    pub(super) stats: Arc<UpstreamStats>,
+    census: Option<Weak<dyn PoolCensus>>,
+}
+
+impl UpstreamBranch {
+    /// What the pools hold now: nothing, once their owner is gone.
+    pub(super) fn census(&self) -> UpstreamCensus {
+        let owner = self.census.as_ref().and_then(Weak::upgrade);
+        owner.map_or_else(UpstreamCensus::default, |owner| owner.census())
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            process: ProcessStats::default(),
+            started_at: clock::now(),
+            draining: AtomicBool::new(false),
+            last_reload: Mutex::new(LastReload {
+                successful: true,
+                succeeded_at: clock::wall_now(),
+            }),
+            branches: Mutex::new(Branches::default()),
+        }
+    }
+}
+
+impl Tree {
+    /// The branch of the listener `name`, made if this is the first time it is named.
+    pub fn listener(&self, name: &str) -> Arc<ListenerStats> {
+        let mut branches = self.lock();
+        Arc::clone(&branches.listener(name).stats)
+    }
+
+    /// The branch of the upstream `name`, made if this is the first time it is named.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamStats> {
+        let mut branches = self.lock();
+        Arc::clone(&branches.upstream(name).stats)
+    }
+
+    /// Says where the listener `name` really listens (its port when 0 was asked for).
+    pub fn bound(&self, name: &str, address: String) {
+        self.lock().listener(name).bound_to = Some(address);
+    }
+
+    /// Says that the listener `name` listens no more.
+    pub fn unbound(&self, name: &str) {
+        self.lock().listener(name).bound_to = None;
+    }
+
+    /// Says who to ask for what the pools of the upstream `name` hold. It is not kept alive by this.
+    pub fn watch_pool(&self, name: &str, owner: Weak<dyn PoolCensus>) {
+        self.lock().upstream(name).census = Some(owner);
+    }
+
+    /// Says that the process has begun to drain. There is no way back.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the process has begun to drain.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Records how a reload went.
+    pub fn record_reload(&self, successful: bool) {
+        let mut last = self.lock_reload();
+        last.successful = successful;
+        if successful {
+            last.succeeded_at = clock::wall_now();
+        }
+    }
+
+    /// How the last reload went.
+    pub fn last_reload(&self) -> LastReload {
+        *self.lock_reload()
+    }
+
+    /// Tells `command` to every open session of every listener, those of listeners that a reload has
+    /// removed included, and to those that enter later.
+    pub fn command_sessions(&self, command: Command) {
+        for (_, branch) in self.listeners() {
+            branch.stats.sessions.command_all(command);
+        }
+    }
+
+    /// Since when the process counts.
+    pub(super) fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
+    /// Every listener ever named. The lock is released before anybody reads on.
+    pub(super) fn listeners(&self) -> BTreeMap<String, ListenerBranch> {
+        self.lock().listeners.clone()
+    }
+
+    /// Every upstream ever named. The lock is released before a pool is asked for its census.
+    pub(super) fn upstreams(&self) -> BTreeMap<String, UpstreamBranch> {
+        self.lock().upstreams.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Branches> {
+        self.branches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_reload(&self) -> MutexGuard<'_, LastReload> {
+        self.last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Branches {
+    fn listener(&mut self, name: &str) -> &mut ListenerBranch {
+        self.listeners.entry(name.to_owned()).or_default()
+    }
+
+    fn upstream(&mut self, name: &str) -> &mut UpstreamBranch {
+        self.upstreams.entry(name.to_owned()).or_default()
+    }
+}
