@@ -18,8 +18,38 @@ pub trait Framer {
     /// Looks at `bytes`, all that was read and not taken yet, and says what becomes of the first of
     /// them. Where they go on edited, the edited bytes are appended to `edited`.
     ///
-    /// `taken = 0` with [`Then::More`] means: nothing can be said before more bytes are read.
+    /// `taken = 0` with [`Then::More`] means: nothing can be said before more bytes are read. A
+    /// violation is about the first of `bytes`: whatever came before it has been taken. After
+    /// [`Then::Boundary`], [`Then::Pinned`] or a violation the framer is spent.
     fn frame(&mut self, bytes: &[u8], edited: &mut Vec<u8>) -> Result<Frame, Self::Violation>;
+}
+
+/// The direction that answers.
+pub trait Reply: Framer {
+    /// The service's connection ended here.
+    fn eof(&mut self) -> Eof;
+
+    /// Whether the service keeps its connection open after the boundary.
+    fn allows_reuse(&self) -> bool;
+
+    /// Whether it says that no request came in time, which a service says when it closes an idle
+    /// connection, and which is no answer to a request that it did not wait for.
+    fn says_idle_for_too_long(&self) -> bool;
+
+    /// Whether the client's connection is closed after this response, which the response says where
+    /// the protocol has words for it. Heeded until the final head is framed.
+    fn announce_close(&mut self, closes: bool);
+}
+
+/// What the end of the service's connection means for the response it was reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eof {
+    /// Nothing of the response had come.
+    Nothing,
+    /// The response ends here, as its framing says.
+    Complete,
+    /// The response is cut short.
+    Truncated,
 }
 
 /// What becomes of the first bytes that a framer was shown.
@@ -31,6 +61,15 @@ pub struct Frame {
     pub pass: Pass,
     /// What comes after them.
     pub then: Then,
+}
+
+impl Frame {
+    /// Nothing can be said before more bytes are read.
+    pub const WAIT: Self = Self {
+        taken: 0,
+        pass: Pass::Dropped,
+        then: Then::More,
+    };
 }
 
 /// How taken bytes go on.
