@@ -1,0 +1,178 @@
+//! From checked values to the typed configuration.
+//!
+//! Called only when no problem was found: every key then has a value of its kind.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::checked::{
+    Address, Admin, Config, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool, Protocol,
+    Retry, Shutdown, Upstream,
+};
+use super::limits::Names;
+use super::read::Values;
+
+const CHECKED: &str = "a configuration without problems has a value of its kind for every key";
+
+/// The values under one section.
+struct Section<'v> {
+    values: &'v Values,
+    prefix: String,
+}
+
+/// The configuration of values that were all good.
+pub(super) fn config(values: &Values, names: &Names) -> Config {
+    let top = Section {
+        values,
+        prefix: String::new(),
+    };
+    Config {
+        workers: top.limit("workers").map(as_usize),
+        admin: top.address("admin.listen").map(|listen| Admin {
+            listen,
+            token: values.text("admin.token").map(str::to_owned),
+        }),
+        shutdown: Shutdown {
+            drain_timeout: top.time("shutdown.drain_timeout"),
+            grace: top.time("shutdown.grace"),
+        },
+        log: log(&top),
+        upstreams: each(&names.upstreams, |name| {
+            upstream(&Section {
+                values,
+                prefix: format!("upstream.{name}."),
+            })
+        }),
+        listeners: each(&names.listeners, |name| {
+            listener(&Section {
+                values,
+                prefix: format!("listener.{name}."),
+            })
+        }),
+    }
+}
+
+fn each<T>(names: &[String], build: impl Fn(&str) -> T) -> BTreeMap<String, T> {
+    names
+        .iter()
+        .map(|name| (name.clone(), build(name)))
+        .collect()
+}
+
+fn log(top: &Section<'_>) -> Log {
+    Log {
+        format: match top.text("log.format") {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+        level: top.text("log.level").to_owned(),
+        sessions: match top.text("log.sessions") {
+            "all" => LogSessions::All,
+            "none" => LogSessions::None,
+            _ => LogSessions::Abnormal,
+        },
+    }
+}
+
+fn upstream(section: &Section<'_>) -> Upstream {
+    let endpoints = section.values.endpoints(&section.key("endpoints"));
+    Upstream {
+        protocol: Protocol::Http,
+        endpoints: endpoints.expect(CHECKED).to_vec(),
+        response_timeout: section.time("response_timeout"),
+        retry: match section.text("retry") {
+            "off" => Retry::Off,
+            _ => Retry::Idempotent,
+        },
+        retry_buffer: as_usize(section.number("retry_buffer")),
+        abandon_bytes: section.number("abandon_bytes"),
+        keepalive: section.time_limit("keepalive"),
+        user_timeout: section.time_limit("user_timeout"),
+        linger_time: section.time("linger_time"),
+        pool: Pool {
+            size: as_usize(section.number("pool.size")),
+            min_idle: as_usize(section.number("pool.min_idle")),
+            idle_timeout: section.time_limit("pool.idle_timeout"),
+            max_lifetime: section.time_limit("pool.max_lifetime"),
+            max_exchanges: section.limit("pool.max_exchanges"),
+            connect_timeout: section.time("pool.connect_timeout"),
+            connect_parallel: as_usize(section.number("pool.connect_parallel")),
+            backoff_min: section.time("pool.backoff_min"),
+            backoff_max: section.time("pool.backoff_max"),
+            wait_timeout: section.time("pool.wait_timeout"),
+            wait_queue: as_usize(section.number("pool.wait_queue")),
+        },
+    }
+}
+
+fn listener(section: &Section<'_>) -> Listener {
+    Listener {
+        listen: section.address("listen").expect(CHECKED),
+        upstream: section.text("upstream").to_owned(),
+        max_sessions: as_usize(section.number("max_sessions")),
+        backlog: as_u32(section.number("backlog")),
+        reuse_port: section.switch("reuse_port"),
+        ipv6_only: section.switch("ipv6_only"),
+        unix_mode: as_u32(section.number("unix_mode")),
+        nodelay: section.switch("nodelay"),
+        keepalive: section.time_limit("keepalive"),
+        user_timeout: section.time_limit("user_timeout"),
+        idle_timeout: section.time("idle_timeout"),
+        head_timeout: section.time("head_timeout"),
+        stall_timeout: section.time("stall_timeout"),
+        linger_time: section.time("linger_time"),
+        linger_gap: section.time("linger_gap"),
+        linger_bytes: section.number("linger_bytes"),
+        half_close_timeout: section.time("half_close_timeout"),
+        http: ListenerHttp {
+            forwarded: section.switch("http.forwarded"),
+            head_max: as_usize(section.number("http.head_max")),
+            body_max: section.limit("http.body_max"),
+        },
+    }
+}
+
+impl<'v> Section<'v> {
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.values.number(&self.key(key)).expect(CHECKED)
+    }
+
+    /// 0 stands for no limit.
+    fn limit(&self, key: &str) -> Option<u64> {
+        Some(self.number(key)).filter(|number| *number > 0)
+    }
+
+    fn time(&self, key: &str) -> Duration {
+        self.values.time(&self.key(key)).expect(CHECKED)
+    }
+
+    /// 0 stands for none.
+    fn time_limit(&self, key: &str) -> Option<Duration> {
+        Some(self.time(key)).filter(|time| !time.is_zero())
+    }
+
+    fn switch(&self, key: &str) -> bool {
+        self.values.switch(&self.key(key)).expect(CHECKED)
+    }
+
+    fn text(&self, key: &str) -> &'v str {
+        self.values.text(&self.key(key)).expect(CHECKED)
+    }
+
+    /// `None`: off.
+    fn address(&self, key: &str) -> Option<Address> {
+        self.values.address(&self.key(key)).expect(CHECKED).cloned()
+    }
+}
+
+fn as_usize(number: u64) -> usize {
+    usize::try_from(number).expect("the table's bounds fit into a usize")
+}
+
+fn as_u32(number: u64) -> u32 {
+    u32::try_from(number).expect("the table's bounds fit into 32 bits")
+}

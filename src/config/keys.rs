@@ -1,0 +1,391 @@
+//! Every key there is: where it stands, what it takes, its default and its meaning.
+//!
+//! The one list of keys. Reading, unknown-key hints, defaults and the manual in `conf/` are held to
+//! it. Not here: limits between two keys (see `limits`).
+
+use std::time::Duration;
+
+use super::value::Kind;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its place, with `NAME` where the user's name of an upstream or listener stands.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds where it is not written.
+    pub default: Preset,
+    /// Its meaning in a line.
+    pub meaning: &'static str,
+}
+
+/// What holds for a key that is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// It must be written.
+    Required,
+    /// Nothing.
+    Unset,
+    /// This, as it would be written (without the quotes of a text).
+    Is(&'static str),
+}
+
+/// The word that stands for a name in [`Key::path`].
+pub const NAME: &str = "NAME";
+
+/// Every key, in the order of the manual.
+pub const KEYS: &[Key] = &[
+    key(
+        "workers",
+        count(0, 1024),
+        "0",
+        "worker threads; 0: one for each core",
+    ),
+    key(
+        "admin.listen",
+        Kind::AddressOrOff,
+        "127.0.0.1:9900",
+        "where page, metrics and API listen; off: nowhere",
+    ),
+    unset(
+        "admin.token",
+        Kind::Token,
+        "the bearer token that lets callers from elsewhere in",
+    ),
+    key(
+        "shutdown.drain_timeout",
+        time_or_none(),
+        "25s",
+        "how long exchanges may go on after the listeners closed",
+    ),
+    key(
+        "shutdown.grace",
+        time_or_none(),
+        "0s",
+        "how long /readyz says 503 before the listeners close",
+    ),
+    key(
+        "log.format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "how a line looks",
+    ),
+    key("log.level", Kind::LogFilter, "info", "what is logged"),
+    key(
+        "log.sessions",
+        Kind::Choice(&["all", "abnormal", "none"]),
+        "abnormal",
+        "which sessions' ends get a line",
+    ),
+    required(
+        "upstream.NAME.protocol",
+        Kind::Choice(&["http"]),
+        "the wire language of the service",
+    ),
+    required(
+        "upstream.NAME.endpoints",
+        Kind::Endpoints,
+        "the addresses of the service",
+    ),
+    key(
+        "upstream.NAME.response_timeout",
+        time(),
+        "60s",
+        "how long the service may be silent while it owes an answer",
+    ),
+    key(
+        "upstream.NAME.retry",
+        Kind::Choice(&["idempotent", "off"]),
+        "idempotent",
+        "what is sent again after a lost keep-alive race",
+    ),
+    key(
+        "upstream.NAME.retry_buffer",
+        bytes(0, 16 * MIB),
+        "64KiB",
+        "how much of a request is held for a retry",
+    ),
+    key(
+        "upstream.NAME.abandon_bytes",
+        bytes(0, GIB),
+        "64KiB",
+        "how much is read and dropped for a client that left",
+    ),
+    key(
+        "upstream.NAME.keepalive",
+        keepalive(),
+        "60s",
+        "TCP keepalive; 0s: off",
+    ),
+    key(
+        "upstream.NAME.user_timeout",
+        user_timeout(),
+        "30s",
+        "TCP_USER_TIMEOUT; 0s: the system's",
+    ),
+    key(
+        "upstream.NAME.linger_time",
+        time(),
+        "30s",
+        "after our FIN: how long the service's is awaited",
+    ),
+    key(
+        "upstream.NAME.pool.size",
+        count(1, CONNECTIONS_MAX),
+        "64",
+        "connections to one endpoint, at most",
+    ),
+    key(
+        "upstream.NAME.pool.min_idle",
+        count(0, CONNECTIONS_MAX),
+        "0",
+        "idle connections kept warm for each endpoint",
+    ),
+    key(
+        "upstream.NAME.pool.idle_timeout",
+        time_or_none(),
+        "60s",
+        "how long a connection may be idle; 0s: for ever",
+    ),
+    key(
+        "upstream.NAME.pool.max_lifetime",
+        time_or_none(),
+        "1h",
+        "how old a connection may become; 0s: without limit",
+    ),
+    key(
+        "upstream.NAME.pool.max_exchanges",
+        count(0, NUMBER_MAX),
+        "0",
+        "exchanges of one connection, at most; 0: without limit",
+    ),
+    key(
+        "upstream.NAME.pool.connect_timeout",
+        time(),
+        "3s",
+        "how long a connect may take",
+    ),
+    key(
+        "upstream.NAME.pool.connect_parallel",
+        count(1, 1024),
+        "4",
+        "connects to one endpoint under way at once, at most",
+    ),
+    key(
+        "upstream.NAME.pool.backoff_min",
+        time(),
+        "100ms",
+        "the first pause after a failed connect",
+    ),
+    key(
+        "upstream.NAME.pool.backoff_max",
+        time(),
+        "2s",
+        "the longest pause after failed connects",
+    ),
+    key(
+        "upstream.NAME.pool.wait_timeout",
+        time(),
+        "5s",
+        "how long a session waits for a connection",
+    ),
+    key(
+        "upstream.NAME.pool.wait_queue",
+        count(0, CONNECTIONS_MAX),
+        "1024",
+        "sessions waiting for a connection, at most",
+    ),
+    required(
+        "listener.NAME.listen",
+        Kind::ListenAddress,
+        "where it listens",
+    ),
+    required(
+        "listener.NAME.upstream",
+        Kind::Name,
+        "the upstream that serves it",
+    ),
+    key(
+        "listener.NAME.max_sessions",
+        count(1, CONNECTIONS_MAX),
+        "10000",
+        "open sessions, at most",
+    ),
+    key(
+        "listener.NAME.backlog",
+        count(1, 65_535),
+        "4096",
+        "the kernel's accept queue, connections",
+    ),
+    key(
+        "listener.NAME.reuse_port",
+        Kind::Switch,
+        "false",
+        "SO_REUSEPORT: several processes on one address",
+    ),
+    key(
+        "listener.NAME.ipv6_only",
+        Kind::Switch,
+        "false",
+        "[::] takes IPv6 only; otherwise both",
+    ),
+    key(
+        "listener.NAME.unix_mode",
+        Kind::Mode,
+        "0666",
+        "a Unix socket's permission bits, octal",
+    ),
+    key("listener.NAME.nodelay", Kind::Switch, "true", "TCP_NODELAY"),
+    key(
+        "listener.NAME.keepalive",
+        keepalive(),
+        "60s",
+        "TCP keepalive; 0s: off",
+    ),
+    key(
+        "listener.NAME.user_timeout",
+        user_timeout(),
+        "0s",
+        "TCP_USER_TIMEOUT; 0s: the system's",
+    ),
+    key(
+        "listener.NAME.idle_timeout",
+        time(),
+        "10m",
+        "how long a session may be idle between exchanges",
+    ),
+    key(
+        "listener.NAME.head_timeout",
+        time(),
+        "10s",
+        "how long a request's head may take from its first byte",
+    ),
+    key(
+        "listener.NAME.stall_timeout",
+        time(),
+        "60s",
+        "how long a client may neither take nor give a byte that it owes",
+    ),
+    key(
+        "listener.NAME.linger_time",
+        time(),
+        "30s",
+        "after our FIN: how long the client's is awaited",
+    ),
+    key(
+        "listener.NAME.linger_gap",
+        time(),
+        "5s",
+        "after our FIN: how long the client may be silent",
+    ),
+    key(
+        "listener.NAME.linger_bytes",
+        bytes(1, GIB),
+        "1MiB",
+        "after our FIN: how much is read and dropped",
+    ),
+    key(
+        "listener.NAME.half_close_timeout",
+        time(),
+        "60s",
+        "how long a tunnel may go on in one direction only",
+    ),
+    key(
+        "listener.NAME.http.forwarded",
+        Kind::Switch,
+        "true",
+        "add X-Forwarded-For and X-Forwarded-Proto",
+    ),
+    key(
+        "listener.NAME.http.head_max",
+        bytes(KIB, MIB),
+        "16KiB",
+        "a head, at most",
+    ),
+    key(
+        "listener.NAME.http.body_max",
+        bytes(0, 1024 * GIB),
+        "0",
+        "a request's body, at most; 0: without limit",
+    ),
+];
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+/// TOML's whole numbers end there.
+const NUMBER_MAX: u64 = i64::MAX as u64;
+/// More than the kernel's usual bound on one process's descriptors (`fs.nr_open`, 1,048,576) can't be.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+const TIME_MIN: Duration = Duration::from_millis(1);
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    Key {
+        path,
+        kind,
+        default: Preset::Is(default),
+        meaning,
+    }
+}
+
+const fn required(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key {
+        path,
+        kind,
+        default: Preset::Required,
+        meaning,
+    }
+}
+
+const fn unset(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key {
+        path,
+        kind,
+        default: Preset::Unset,
+        meaning,
+    }
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count { min, max }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+const fn time() -> Kind {
+    Kind::Time {
+        zero: false,
+        min: TIME_MIN,
+        max: TIME_MAX,
+    }
+}
+
+const fn time_or_none() -> Kind {
+    Kind::Time {
+        zero: true,
+        min: TIME_MIN,
+        max: TIME_MAX,
+    }
+}
+
+/// `TCP_KEEPIDLE` takes whole seconds up to 32767 (tcp(7)).
+const fn keepalive() -> Kind {
+    Kind::Time {
+        zero: true,
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(32_767),
+    }
+}
+
+/// `TCP_USER_TIMEOUT` takes milliseconds in an `int` (tcp(7)).
+const fn user_timeout() -> Kind {
+    Kind::Time {
+        zero: true,
+        min: TIME_MIN,
+        max: Duration::from_secs(24 * 24 * 3600),
+    }
+}
