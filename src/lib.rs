@@ -2,7 +2,9 @@
 
 pub mod close;
 pub mod config;
+pub mod pool;
 pub mod protocol;
 pub mod stats;
 pub mod sys;
 pub mod transport;
+pub mod upstream;

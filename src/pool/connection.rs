@@ -1,0 +1,139 @@
+//! One upstream connection, and the watch over it while it is idle.
+//!
+//! A watch costs no task and no system call: the connection's waker points at the keeper of its
+//! pool, and the next session's own reads replace it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use socket2::SockRef;
+use tokio::task::coop::unconstrained;
+
+use super::PoolKey;
+use super::core::Handle;
+use crate::close::classify::{Loss, loss};
+use crate::stats::reason::DiscardReason;
+use crate::transport::Transport;
+
+/// Names an endpoint in its upstream. Never used twice in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EndpointId(pub u32);
+
+/// One upstream connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub transport: Transport,
+    /// Unique in the life of the process.
+    pub id: u64,
+    /// The endpoint it leads to.
+    pub endpoint: EndpointId,
+    /// The endpoint's address as configured, for people.
+    pub address: Arc<str>,
+    /// What makes it interchangeable.
+    pub key: PoolKey,
+    /// When its connect succeeded.
+    pub opened_at: Instant,
+    /// When its lifetime is over.
+    pub retire_at: Option<Instant>,
+    /// Exchanges it has carried to their boundary.
+    pub exchanges: u64,
+    /// It has been idle, so that the service may have closed it meanwhile.
+    pub was_idle: bool,
+    /// Wakes the keeper of its pool; see [`Connection::look`].
+    pub waker: Waker,
+}
+
+/// What a look at an idle connection shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: it may be lent. Its waker is called when that changes.
+    Quiet,
+    /// The service has closed it.
+    Fin,
+    /// The service has reset it.
+    Reset,
+    /// The service is gone without a word.
+    Vanished,
+    /// The service has sent bytes that nobody asked for.
+    Bytes,
+}
+
+impl Look {
+    fn at(error: &io::Error) -> Self {
+        match loss(error) {
+            Loss::Reset => Self::Reset,
+            Loss::Vanished => Self::Vanished,
+        }
+    }
+
+    /// Why the connection can't stay, if so.
+    pub fn stale(self) -> Option<DiscardReason> {
+        match self {
+            Self::Quiet => None,
+            Self::Fin => Some(DiscardReason::IdleFin),
+            Self::Reset => Some(DiscardReason::IdleReset),
+            Self::Vanished => Some(DiscardReason::IdleVanished),
+            Self::Bytes => Some(DiscardReason::IdleBytes),
+        }
+    }
+}
+
+impl Connection {
+    /// Looks whether anything has arrived, and asks to be told when it does. Costs a system call
+    /// only where something has, but sees only what the runtime has noticed; see
+    /// [`Connection::ask_kernel`].
+    pub fn look(&self) -> Look {
+        let mut context = Context::from_waker(&self.waker);
+        loop {
+            // Not on the task's budget, which would have the runtime say "nothing" unseen.
+            let ready = poll_fn(|context| self.transport.poll_read_ready(context));
+            match pin!(unconstrained(ready)).poll(&mut context) {
+                Poll::Pending => return Look::Quiet,
+                Poll::Ready(Err(error)) => return Look::at(&error),
+                Poll::Ready(Ok(())) => match self.transport.try_read(&mut [0; 1]) {
+                    Ok(0) => return Look::Fin,
+                    Ok(_) => return Look::Bytes,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Look::at(&error),
+                },
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Looks whether anything has arrived, noticed by the runtime or not: one system call, made
+    /// before a request is written where an earlier exchange could have left something behind.
+    pub fn ask_kernel(&self) -> Look {
+        match SockRef::from(&self.transport).peek(&mut [MaybeUninit::uninit(); 1]) {
+            Ok(0) => Look::Fin,
+            Ok(_) => Look::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
+            Err(error) => Look::at(&error),
+        }
+    }
+}
+
+impl Handle for Box<Connection> {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn key(&self) -> PoolKey {
+        self.key
+    }
+
+    fn retire_at(&self) -> Option<Instant> {
+        self.retire_at
+    }
+
+    fn exchanges(&self) -> u64 {
+        self.exchanges
+    }
+}

@@ -1,0 +1,161 @@
+//! How an upstream connection ended: from the reason and what was seen to its [`Ending`].
+//!
+//! Pure: a table. Not here: ending it (see `close`).
+
+use crate::close::linger::Report;
+use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
+use crate::stats::ledger::{Ending, Reset, ResetSeen};
+use crate::stats::reason::{ConnectOutcome, DiscardReason};
+
+/// What was seen on the socket when a connection was discarded, and so what is left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is open as far as anybody knows: our FIN, then the service's is awaited.
+    Open,
+    /// Our FIN went out in a tunnel: the service's is awaited.
+    HalfClosed,
+    /// The service's FIN, with nothing unread: only our own close is left.
+    PeerFin,
+    /// The service's RST: nothing is left.
+    PeerReset,
+    /// The service is gone without a word: nothing is left.
+    PeerVanished,
+    /// The service owes the rest of an answer that nobody wants: it is reset.
+    MidResponse,
+    /// The client of a tunnel was reset, and the service is to know.
+    ResetForPeer,
+}
+
+impl Seen {
+    /// Whether the service's FIN is awaited, so that the end takes time.
+    pub fn is_awaited(self) -> bool {
+        matches!(self, Self::Open | Self::HalfClosed)
+    }
+}
+
+/// Who ended a connection that was discarded for `reason`, in which phase and manner.
+pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
+    use DiscardReason as R;
+    use {Initiator as I, Manner as M, Phase as P};
+    let (initiator, phase, manner) = match reason {
+        R::IdleTimeout => (I::Millpond, P::Idle, M::Timeout),
+        R::MaxLifetime | R::MaxExchanges | R::PoolShrunk => (I::Millpond, P::Idle, M::Limit),
+        R::KeyNeeded => (I::Millpond, P::Idle, M::Fin),
+        R::EndpointRemoved | R::Flushed | R::Drain => (I::Operator, P::Idle, M::Fin),
+        R::IdleFin => (I::Upstream, P::Idle, M::Fin),
+        R::IdleReset => (I::Upstream, P::Idle, M::ResetReceived),
+        R::IdleVanished => (I::Kernel, P::Idle, M::Timeout),
+        R::UpstreamVanished => (I::Kernel, P::Response, M::Timeout),
+        R::IdleBytes => (I::Upstream, P::Idle, M::Violation),
+        R::ServiceClose | R::UntilClose => (I::Upstream, P::Response, M::Fin),
+        R::Tunnel if seen == Seen::ResetForPeer => (I::Downstream, P::Response, M::ResetSent),
+        R::Tunnel => (I::Downstream, P::Response, M::Fin),
+        R::LostRace | R::NoAnswer if seen == Seen::PeerFin => (I::Upstream, P::Request, M::Fin),
+        R::LostRace | R::NoAnswer => (I::Upstream, P::Request, M::ResetReceived),
+        R::CrossedAnswer => (I::Upstream, P::Request, M::Violation),
+        R::HalfRequest => (I::Millpond, P::Request, M::Fin),
+        R::ClientGone if seen == Seen::MidResponse => (I::Downstream, P::Response, M::ResetSent),
+        R::ClientGone => (I::Downstream, P::Request, M::Truncated),
+        R::ResponseTimeout => (I::Millpond, P::Request, M::Timeout),
+        R::UpstreamFin => (I::Upstream, P::Response, M::Truncated),
+        R::UpstreamReset => (I::Upstream, P::Response, M::ResetReceived),
+        R::Violation | R::StrayBytes => (I::Upstream, P::Response, M::Violation),
+        R::Cancelled => (I::Operator, P::Response, M::ResetSent),
+    };
+    Termination {
+        initiator,
+        phase,
+        manner,
+    }
+}
+
+/// The cause of the RST that ends a connection discarded for `reason`.
+pub fn reset_cause(reason: DiscardReason) -> ResetCause {
+    match reason {
+        DiscardReason::Tunnel => ResetCause::Propagated,
+        DiscardReason::Cancelled => ResetCause::Operator,
+        _ => ResetCause::Abandoned,
+    }
+}
+
+/// The end of a connection that lingered.
+pub fn lingered(termination: Termination, report: &Report) -> Ending {
+    Ending {
+        termination,
+        reset: Reset::of_linger(report.end).map(|reset| ResetSeen {
+            reset,
+            phase: Phase::Close,
+        }),
+        unread_bytes: report.dropped_bytes,
+        unacknowledged_bytes: report.unacknowledged_bytes,
+    }
+}
+
+/// The end of a connection that the service has reset, or that was reset by us.
+pub fn reset(termination: Termination, reset: Reset, unacknowledged_bytes: u64) -> Ending {
+    Ending {
+        termination,
+        reset: Some(ResetSeen {
+            reset,
+            phase: termination.phase,
+        }),
+        unread_bytes: 0,
+        unacknowledged_bytes,
+    }
+}
+
+/// The end of a connect that failed.
+pub fn unconnected(outcome: ConnectOutcome) -> Ending {
+    use {Initiator as I, Manner as M};
+    let (initiator, manner) = match outcome {
+        ConnectOutcome::Established | ConnectOutcome::Abandoned => (I::Operator, M::Fin),
+        ConnectOutcome::Refused => (I::Upstream, M::Refused),
+        ConnectOutcome::TimedOut => (I::Millpond, M::Timeout),
+        ConnectOutcome::Unreachable => (I::Kernel, M::Refused),
+        ConnectOutcome::PortsExhausted
+        | ConnectOutcome::DescriptorsExhausted
+        | ConnectOutcome::Unresolved
+        | ConnectOutcome::Denied => (I::Millpond, M::Refused),
+    };
+    Ending::clean(initiator, Phase::Connect, manner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::close::Side;
+    use crate::stats::reason::Reason;
+    use crate::stats::termination;
+
+    #[test]
+    fn every_discard_ends_in_a_documented_termination() {
+        let all = [
+            Seen::Open,
+            Seen::HalfClosed,
+            Seen::PeerFin,
+            Seen::PeerReset,
+            Seen::PeerVanished,
+            Seen::MidResponse,
+            Seen::ResetForPeer,
+        ];
+        for &reason in DiscardReason::ALL {
+            for seen in all {
+                let ended = termination(reason, seen);
+                let row = termination::find(Side::Upstream, ended);
+                assert!(
+                    row.is_some(),
+                    "{reason:?} {seen:?}: {ended:?} stands in no table"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_failed_connect_ends_in_a_documented_termination() {
+        for &outcome in ConnectOutcome::ALL {
+            let ended = unconnected(outcome).termination;
+            let row = termination::find(Side::Upstream, ended);
+            assert!(row.is_some(), "{outcome:?}: {ended:?} stands in no table");
+        }
+    }
+}

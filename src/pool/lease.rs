@@ -1,0 +1,96 @@
+//! The exclusive right to one upstream connection.
+//!
+//! It ends by [`Lease::release`] at a proven boundary, or by [`Lease::discard`] with a reason. One
+//! that is merely dropped (its session was cancelled at an await) is discarded: nobody knows what
+//! the service still owes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Connection, Seen};
+use crate::stats::reason::DiscardReason;
+
+/// Where leases come from and go back to.
+pub trait Home: Send + Sync {
+    /// A connection comes back, fit to be lent again.
+    fn take_back(&self, connection: Box<Connection>, now: Instant);
+
+    /// A connection ends.
+    fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen);
+}
+
+/// The exclusive right to one upstream connection.
+#[must_use = "a lease ends by release or by discard"]
+pub struct Lease {
+    /// There until the lease ends.
+    connection: Option<Box<Connection>>,
+    home: Arc<dyn Home>,
+}
+
+impl Lease {
+    /// The right to `connection`, which belongs to `home`.
+    pub fn new(connection: Box<Connection>, home: Arc<dyn Home>) -> Self {
+        Self {
+            connection: Some(connection),
+            home,
+        }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        self.connection.as_deref().expect(HELD)
+    }
+
+    /// The connection, for reading and writing.
+    pub fn connection_mut(&mut self) -> &mut Connection {
+        self.connection.as_deref_mut().expect(HELD)
+    }
+
+    /// Whether it has carried an exchange or been idle before, so that a keep-alive race can be lost
+    /// on it.
+    pub fn is_reused(&self) -> bool {
+        let connection = self.connection();
+        connection.exchanges > 0 || connection.was_idle
+    }
+
+    /// Gives the connection back at a proven boundary: one exchange more was carried.
+    pub fn release(mut self, now: Instant) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.exchanges += 1;
+            self.home.take_back(connection, now);
+        }
+    }
+
+    /// Gives the connection back as it came: nothing was written to it and nothing read.
+    pub fn put_back(mut self, now: Instant) {
+        if let Some(connection) = self.connection.take() {
+            self.home.take_back(connection, now);
+        }
+    }
+
+    /// Ends the connection.
+    pub fn discard(mut self, reason: DiscardReason, seen: Seen) {
+        if let Some(connection) = self.connection.take() {
+            self.home.take_discarded(connection, reason, seen);
+        }
+    }
+}
+
+const HELD: &str = "only release, put_back and discard take the connection, and they end the lease";
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.home
+                .take_discarded(connection, DiscardReason::Cancelled, Seen::MidResponse);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! What an upstream looks like at present, and how a reload changes it while it runs.
+//!
+//! Endpoints are known by their address: what keeps its address keeps its connections.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::core::{EndpointRules, GroupRules};
+use super::health::Backoff;
+use super::{Actions, Upstream};
+use crate::config::checked::{self, Address};
+use crate::pool::EndpointId;
+use crate::pool::connect::{self, Options};
+use crate::pool::core::Limits;
+use crate::stats::reason::ConnectOutcome;
+use crate::transport::Transport;
+
+/// The settings in force, and the endpoints with their names in the core.
+#[derive(Debug)]
+pub(super) struct Shape {
+    settings: checked::Upstream,
+    /// Every endpoint that was ever configured; those removed may still have connections.
+    endpoints: Vec<Named>,
+}
+
+#[derive(Debug)]
+struct Named {
+    id: EndpointId,
+    address: Address,
+    label: Arc<str>,
+}
+
+/// All that a connect needs.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    address: Address,
+    pub(super) label: Arc<str>,
+    options: Options,
+    connect_timeout: Duration,
+    pub(super) max_lifetime: Option<Duration>,
+}
+
+impl Dialling {
+    pub(super) async fn connect(&self, now: Instant) -> Result<Transport, ConnectOutcome> {
+        connect::connect(&self.address, self.options, now + self.connect_timeout).await
+    }
+}
+
+impl Shape {
+    pub(super) fn new(settings: &checked::Upstream) -> Self {
+        Self {
+            settings: settings.clone(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    pub(super) fn group_rules(&self) -> GroupRules {
+        let pool = &self.settings.pool;
+        GroupRules {
+            wait_timeout: pool.wait_timeout,
+            wait_queue: pool.wait_queue,
+            backoff: Backoff {
+                min: pool.backoff_min,
+                max: pool.backoff_max,
+            },
+        }
+    }
+
+    pub(super) fn linger_time(&self) -> Duration {
+        self.settings.linger_time
+    }
+
+    /// When a connection that becomes idle now has been idle for too long.
+    pub(super) fn idle_expiry(&self, now: Instant) -> Option<Instant> {
+        self.settings.pool.idle_timeout.map(|timeout| now + timeout)
+    }
+
+    pub(super) fn dialling(&self, id: EndpointId) -> Option<Dialling> {
+        let endpoint = self.endpoints.iter().find(|it| it.id == id)?;
+        Some(Dialling {
+            address: endpoint.address.clone(),
+            label: Arc::clone(&endpoint.label),
+            options: Options {
+                keepalive: self.settings.keepalive,
+                user_timeout: self.settings.user_timeout,
+            },
+            connect_timeout: self.settings.pool.connect_timeout,
+            max_lifetime: self.settings.pool.max_lifetime,
+        })
+    }
+
+    pub(super) fn label(&self, id: EndpointId) -> String {
+        let endpoint = self.endpoints.iter().find(|it| it.id == id);
+        endpoint.map_or_else(String::new, |it| it.label.to_string())
+    }
+
+    /// The name of the endpoint with this address, given if it is new.
+    fn name(&mut self, address: &Address) -> EndpointId {
+        if let Some(known) = self.endpoints.iter().find(|it| it.address == *address) {
+            return known.id;
+        }
+        let id = EndpointId(u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX));
+        let label = address.to_string().into();
+        self.endpoints.push(Named {
+            id,
+            address: address.clone(),
+            label,
+        });
+        id
+    }
+}
+
+impl Upstream {
+    /// Takes over settings: limits at once, endpoints by address. What is surplus is retired, idle
+    /// connections now and leased ones at their boundary.
+    pub fn apply(&self, settings: &checked::Upstream, now: Instant) {
+        let mut actions = Actions::new();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.shape.settings = settings.clone();
+        state.core.set_rules(state.shape.group_rules());
+        let pool = &settings.pool;
+        let limits = Limits {
+            size: pool.size,
+            min_idle: pool.min_idle,
+            idle_timeout: pool.idle_timeout,
+            max_exchanges: pool.max_exchanges,
+            connect_parallel: pool.connect_parallel,
+        };
+        let mut named = Vec::new();
+        for endpoint in &settings.endpoints {
+            let id = state.shape.name(&endpoint.address);
+            let rules = EndpointRules {
+                weight: endpoint.weight,
+                limits,
+            };
+            state.core.set_endpoint(id, rules, now, &mut actions);
+            named.push(id);
+        }
+        let known: Vec<_> = state.core.books().map(|(id, ..)| id).collect();
+        for id in known.into_iter().filter(|id| !named.contains(id)) {
+            state.core.remove_endpoint(id, now, &mut actions);
+        }
+        drop(guard);
+        self.keeper.notify_one();
+        self.perform(actions);
+    }
+}
