@@ -4,6 +4,7 @@ pub mod close;
 pub mod config;
 pub mod pool;
 pub mod protocol;
+pub mod relay;
 pub mod stats;
 pub mod sys;
 pub mod transport;
