@@ -2,9 +2,11 @@
 
 pub mod close;
 pub mod config;
+pub mod log;
 pub mod pool;
 pub mod protocol;
 pub mod relay;
+pub mod session;
 pub mod stats;
 pub mod sys;
 pub mod transport;

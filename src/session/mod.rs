@@ -1,0 +1,136 @@
+//! One downstream connection from accept to its Termination.
+//!
+//! ```text
+//!  accepted ──► idle ──bytes──► exchange ──boundary──► idle …
+//!                 │                │ refused, failed, `Connection: close`
+//!                 └──FIN, RST, time, drain──► closing ──► one entry in the ledger
+//! ```
+//!
+//! One task for each session. Between exchanges it holds no buffer. Not here: moving bytes (see
+//! `relay`), the wire language (see `protocol`), who may be lent what (see `upstream`).
+
+mod end;
+mod http;
+mod idle;
+mod refusal;
+mod rules;
+mod verdict;
+
+use std::sync::Arc;
+
+pub use end::{Closing, SessionEnd};
+pub use rules::{Rules, RulesCell};
+
+use crate::config::checked::Protocol;
+use crate::pool::Lease;
+use crate::protocol::http::{self as http_framing, Forwarded};
+use crate::relay::alarm::Alarm;
+use crate::relay::buffer::Buffer;
+use crate::relay::client::Client;
+use crate::stats::reason::RefusalReason;
+use crate::stats::sessions::{Command, Peer, SessionEntry, SessionFacts};
+use crate::sys::clock;
+use crate::transport::Transport;
+
+/// One downstream connection.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    rules: Arc<Rules>,
+    cell: Arc<RulesCell>,
+    /// How new `rules` are.
+    generation: u64,
+    /// The endpoint of the last lease, for the log.
+    endpoint: Option<Arc<str>>,
+    /// What the client was refused last, for the log.
+    refused: Option<RefusalReason>,
+    entry: SessionEntry,
+}
+
+impl Session {
+    /// A session for a connection that was just accepted. It is entered in the ledger here.
+    pub fn new(transport: Transport, peer: Peer, cell: Arc<RulesCell>) -> Self {
+        let now = clock::now();
+        let rules = cell.current();
+        let facts = Arc::new(SessionFacts::new(peer, now));
+        let entry = rules.sessions.enter(Arc::clone(&facts));
+        rules.stats.ledger.open();
+        let client = Client {
+            transport,
+            inbound: Buffer::new(rules.listener.http.head_max),
+            has_ended: false,
+            alarm: Alarm::new(now + rules.listener.head_timeout),
+            facts,
+        };
+        Self {
+            client,
+            rules,
+            cell,
+            generation: 0,
+            endpoint: None,
+            refused: None,
+            entry,
+        }
+    }
+
+    /// Tells it what an operator wants.
+    pub fn tell(&self, command: Command) {
+        self.client.facts.control.tell(command);
+    }
+
+    /// Serves the client to the end of its connection.
+    pub async fn run(mut self) {
+        let end = match self.rules.upstream_settings.protocol {
+            Protocol::Http => http::serve(&mut self).await,
+        };
+        self.finish(end).await;
+    }
+
+    fn exchanges(&self) -> u64 {
+        self.client.facts.exchanges()
+    }
+
+    /// Remembers where the session's exchanges go; a clone only where that has changed.
+    fn note_endpoint(&mut self, lease: &Lease) {
+        let address = &lease.connection().address;
+        if self
+            .endpoint
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, address))
+        {
+            self.endpoint = Some(Arc::clone(address));
+        }
+    }
+
+    /// What the framers need to know of the rules and of the client.
+    fn http_options(&self) -> http_framing::Options {
+        let settings = &self.rules.listener.http;
+        let forwarded = settings.forwarded.then(|| match self.client.facts.peer {
+            Peer::Ip(address) => Forwarded::from_address(address.ip()),
+            Peer::Unix => Forwarded::from_unix(),
+        });
+        http_framing::Options {
+            head_max: settings.head_max,
+            body_max: settings.body_max,
+            authority: Arc::clone(&self.rules.authority),
+            forwarded,
+        }
+    }
+
+    /// Takes over what a reload has changed; true where it has.
+    fn renew_rules(&mut self) -> bool {
+        match self.cell.newer(&mut self.generation) {
+            Some(rules) => {
+                self.client
+                    .inbound
+                    .hold_at_least(rules.listener.http.head_max);
+                self.rules = rules;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

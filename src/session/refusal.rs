@@ -1,0 +1,117 @@
+//! What a client is told when millpond answers in the service's place.
+//!
+//! One row for each reason: the status, and one sentence that says why. A refusal speaks the
+//! client's protocol; the connection goes on where its state is known.
+
+use super::SessionEnd;
+use crate::close::{Initiator, Manner, Phase};
+use crate::protocol::http::{CodingFault, RequestViolation};
+use crate::stats::reason::RefusalReason;
+use crate::upstream::AcquireError;
+
+/// Status code and sentence for a refusal.
+pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
+    use RefusalReason as R;
+    match reason {
+        R::QueueFull => (
+            503,
+            "Too many requests are waiting for a connection to the service.",
+        ),
+        R::WaitTimeout => (503, "No connection to the service became free in time."),
+        R::ConnectFailed => (502, "The service could not be connected to."),
+        R::UpstreamDied => (502, "The service closed the connection without an answer."),
+        R::BadResponse => (502, "The service's answer is not valid HTTP."),
+        R::ResponseTimeout => (504, "The service did not answer in time."),
+        R::HeadTimeout => (408, "The request's head did not arrive in time."),
+        R::BodyTimeout => (408, "The request's body did not arrive in time."),
+        R::HeadTooLarge => (431, "The request's head is too large."),
+        R::BodyTooLarge => (413, "The request's body is too large."),
+        R::BadStartLine => (400, "The request line is malformed."),
+        R::BadHeader => (400, "A header field is malformed."),
+        R::BareLineEnd => (400, "A line does not end in CRLF."),
+        R::SpaceBeforeColon => (400, "A header field has space before its colon."),
+        R::FoldedHeader => (400, "A header field is folded over several lines."),
+        R::LengthConflict => (
+            400,
+            "Content-Length and Transfer-Encoding exclude each other.",
+        ),
+        R::BadLength => (400, "The Content-Length is malformed."),
+        R::BadTransferEncoding => (400, "The Transfer-Encoding is not chunked alone."),
+        R::UnknownTransferCoding => (501, "The Transfer-Encoding is not known here."),
+        R::BadChunk => (400, "A chunk of the body is malformed."),
+        R::BadTrailer => (400, "A trailer field is malformed or not allowed."),
+        R::BadHost => (400, "The Host field is missing, repeated or malformed."),
+        R::UnsupportedVersion => (505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."),
+        R::UnsupportedMethod => (501, "The method is not served here."),
+        R::UnsupportedExpectation => (417, "Only the expectation 100-continue can be met."),
+        R::Draining => (503, "The proxy is stopping."),
+    }
+}
+
+/// The end of a session that is closed after this refusal.
+pub(super) fn end(reason: RefusalReason) -> SessionEnd {
+    use RefusalReason as R;
+    let (initiator, phase, manner) = match reason {
+        R::QueueFull => (Initiator::Millpond, Phase::Queue, Manner::Limit),
+        R::WaitTimeout => (Initiator::Millpond, Phase::Queue, Manner::Timeout),
+        R::Draining => (Initiator::Operator, Phase::Request, Manner::Refused),
+        R::ConnectFailed => (Initiator::Upstream, Phase::Queue, Manner::Refused),
+        R::UpstreamDied => (Initiator::Upstream, Phase::Request, Manner::Fin),
+        R::BadResponse => (Initiator::Upstream, Phase::Request, Manner::Violation),
+        R::ResponseTimeout | R::HeadTimeout | R::BodyTimeout => {
+            (Initiator::Millpond, Phase::Request, Manner::Timeout)
+        }
+        R::HeadTooLarge | R::BodyTooLarge => (Initiator::Millpond, Phase::Request, Manner::Limit),
+        R::BadStartLine
+        | R::BadHeader
+        | R::BareLineEnd
+        | R::SpaceBeforeColon
+        | R::FoldedHeader
+        | R::LengthConflict
+        | R::BadLength
+        | R::BadTransferEncoding
+        | R::UnknownTransferCoding
+        | R::BadChunk
+        | R::BadTrailer
+        | R::BadHost
+        | R::UnsupportedVersion
+        | R::UnsupportedMethod
+        | R::UnsupportedExpectation => (Initiator::Downstream, Phase::Request, Manner::Violation),
+    };
+    SessionEnd::graceful(initiator, phase, manner)
+}
+
+impl From<RequestViolation> for RefusalReason {
+    fn from(violation: RequestViolation) -> Self {
+        use RequestViolation as V;
+        match violation {
+            V::HeadTooLarge => Self::HeadTooLarge,
+            V::BodyTooLarge => Self::BodyTooLarge,
+            V::BadStartLine => Self::BadStartLine,
+            V::BadHeader => Self::BadHeader,
+            V::BareLineEnd => Self::BareLineEnd,
+            V::SpaceBeforeColon => Self::SpaceBeforeColon,
+            V::FoldedHeader => Self::FoldedHeader,
+            V::LengthConflict => Self::LengthConflict,
+            V::BadLength => Self::BadLength,
+            V::BadTransferEncoding(CodingFault::Malformed) => Self::BadTransferEncoding,
+            V::BadTransferEncoding(CodingFault::UnknownCoding) => Self::UnknownTransferCoding,
+            V::BadChunk => Self::BadChunk,
+            V::BadTrailer => Self::BadTrailer,
+            V::BadHost => Self::BadHost,
+            V::UnsupportedVersion => Self::UnsupportedVersion,
+            V::UnsupportedMethod => Self::UnsupportedMethod,
+            V::UnsupportedExpectation => Self::UnsupportedExpectation,
+        }
+    }
+}
+
+/// The reason for a session that could not be lent a connection.
+pub(super) fn of_acquire(error: &AcquireError) -> RefusalReason {
+    match error {
+        AcquireError::QueueFull => RefusalReason::QueueFull,
+        AcquireError::TimedOut => RefusalReason::WaitTimeout,
+        AcquireError::ConnectFailed(_) => RefusalReason::ConnectFailed,
+        AcquireError::Draining => RefusalReason::Draining,
+    }
+}

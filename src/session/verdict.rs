@@ -1,0 +1,329 @@
+//! What follows when an exchange or a tunnel ends badly: for the lease, for the statistics, and for
+//! the client.
+//!
+//! Pure: tables over what was seen. Not here: doing it.
+
+use super::{Closing, SessionEnd};
+use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination};
+use crate::pool::Seen;
+use crate::relay::client::ClientLost;
+use crate::relay::exclusive::Failure;
+use crate::relay::tunnel::TunnelEnd;
+use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
+
+/// How one attempt at an exchange went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The client has its answer, and its connection goes on.
+    Done,
+    /// The session ends.
+    End(SessionEnd),
+    /// Nothing was answered; millpond answers instead.
+    Refuse(RefusalReason),
+    /// The service died without a byte of an answer: another connection may be tried where that is
+    /// sound, else millpond answers.
+    NotAnswered {
+        /// The connection had carried exchanges before, so this may be a lost race.
+        was_reused: bool,
+    },
+}
+
+/// Where an exchange stood when it failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// The client has seen nothing yet that would contradict an answer of ours.
+    pub(super) can_refuse: bool,
+    /// The client can tell from the protocol that its answer is cut short.
+    pub(super) is_visible: bool,
+    /// The connection had carried exchanges before.
+    pub(super) was_reused: bool,
+    /// A byte of an answer had come.
+    pub(super) has_begun: bool,
+}
+
+/// What becomes of the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consequence {
+    /// The rest of the answer is read and dropped, within a bound.
+    Abandon,
+    /// It is discarded.
+    Discard(DiscardReason, Seen),
+}
+
+/// What follows a failed exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) lease: Consequence,
+    /// What the exchange counts as; a refusal is counted where it is sent.
+    pub(super) outcome: Option<ExchangeOutcome>,
+    pub(super) attempt: Attempt,
+}
+
+impl Verdict {
+    /// The verdict on a failed exchange.
+    pub(super) fn on<Q, A>(failure: Failure<Q, A>, standing: Standing) -> Self
+    where
+        Q: Into<RefusalReason>,
+    {
+        match failure {
+            Failure::Client(lost) => Self::on_client(lost, standing),
+            Failure::RequestViolation(violation) => {
+                let lease = Consequence::Discard(DiscardReason::HalfRequest, Seen::Open);
+                let end = || SessionEnd {
+                    termination: termination(
+                        Initiator::Downstream,
+                        Phase::Request,
+                        Manner::Violation,
+                    ),
+                    closing: cut_short(standing),
+                };
+                Self::refused_or(lease, standing, violation.into(), end)
+            }
+            Failure::ResponseViolation(_) => {
+                let lease = Consequence::Discard(DiscardReason::Violation, Seen::Open);
+                let end = || truncated(Manner::Violation, standing);
+                Self::refused_or(lease, standing, RefusalReason::BadResponse, end)
+            }
+            Failure::ServiceSilent => {
+                let lease = Consequence::Discard(DiscardReason::ResponseTimeout, Seen::MidResponse);
+                let end = || SessionEnd {
+                    termination: termination(Initiator::Millpond, Phase::Response, Manner::Timeout),
+                    closing: cut_short(standing),
+                };
+                Self::refused_or(lease, standing, RefusalReason::ResponseTimeout, end)
+            }
+            Failure::ServiceFin => {
+                Self::on_death(DiscardReason::UpstreamFin, Seen::PeerFin, standing)
+            }
+            Failure::ServiceReset => {
+                Self::on_death(DiscardReason::UpstreamReset, Seen::PeerReset, standing)
+            }
+            Failure::ServiceVanished => Self::on_vanished(standing),
+            Failure::CrossedAnswer => Self {
+                lease: Consequence::Discard(DiscardReason::CrossedAnswer, Seen::Open),
+                outcome: None,
+                attempt: Attempt::NotAnswered {
+                    was_reused: standing.was_reused,
+                },
+            },
+        }
+    }
+
+    /// The service's connection ended inside the exchange.
+    fn on_death(reason: DiscardReason, seen: Seen, standing: Standing) -> Self {
+        if !standing.has_begun {
+            let reason = if standing.was_reused {
+                DiscardReason::LostRace
+            } else {
+                DiscardReason::NoAnswer
+            };
+            return Self {
+                lease: Consequence::Discard(reason, seen),
+                outcome: None,
+                attempt: Attempt::NotAnswered {
+                    was_reused: standing.was_reused,
+                },
+            };
+        }
+        let end = || truncated(Manner::Truncated, standing);
+        Self::refused_or(
+            Consequence::Discard(reason, seen),
+            standing,
+            RefusalReason::UpstreamDied,
+            end,
+        )
+    }
+
+    /// The service is gone without a word: whether it had the request, nobody can say.
+    fn on_vanished(standing: Standing) -> Self {
+        let lease = Consequence::Discard(DiscardReason::UpstreamVanished, Seen::PeerVanished);
+        let end = || truncated(Manner::Truncated, standing);
+        Self::refused_or(lease, standing, RefusalReason::UpstreamDied, end)
+    }
+
+    fn on_client(lost: ClientLost, standing: Standing) -> Self {
+        let phase = if standing.has_begun {
+            Phase::Response
+        } else {
+            Phase::Request
+        };
+        let is_visible = standing.is_visible || standing.can_refuse;
+        let end = Attempt::End(client_lost(lost, phase, is_visible));
+        let (lease, attempt) = match lost {
+            ClientLost::WithheldBytes if standing.can_refuse => {
+                let lease = Consequence::Discard(DiscardReason::HalfRequest, Seen::Open);
+                return Self {
+                    lease,
+                    outcome: None,
+                    attempt: Attempt::Refuse(RefusalReason::BodyTimeout),
+                };
+            }
+            ClientLost::Fin | ClientLost::WithheldBytes => (
+                Consequence::Discard(DiscardReason::ClientGone, Seen::Open),
+                end,
+            ),
+            ClientLost::Reset | ClientLost::Vanished | ClientLost::WithheldRoom => {
+                (Consequence::Abandon, end)
+            }
+            ClientLost::Cut => (
+                Consequence::Discard(DiscardReason::Cancelled, Seen::MidResponse),
+                end,
+            ),
+        };
+        Self {
+            lease,
+            outcome: Some(ExchangeOutcome::Abandoned),
+            attempt,
+        }
+    }
+
+    fn refused_or(
+        lease: Consequence,
+        standing: Standing,
+        reason: RefusalReason,
+        end: impl FnOnce() -> SessionEnd,
+    ) -> Self {
+        if standing.can_refuse {
+            Self {
+                lease,
+                outcome: None,
+                attempt: Attempt::Refuse(reason),
+            }
+        } else {
+            let outcome = Some(ExchangeOutcome::Truncated);
+            Self {
+                lease,
+                outcome,
+                attempt: Attempt::End(end()),
+            }
+        }
+    }
+}
+
+/// The end of a session whose client was lost in `phase`. `is_visible`: no answer is under way, or
+/// the client can tell that it is cut short.
+pub(super) fn client_lost(lost: ClientLost, phase: Phase, is_visible: bool) -> SessionEnd {
+    match lost {
+        ClientLost::Fin => {
+            let manner = if phase == Phase::Request {
+                Manner::Truncated
+            } else {
+                Manner::Fin
+            };
+            SessionEnd {
+                termination: termination(Initiator::Downstream, phase, manner),
+                closing: given_up(is_visible),
+            }
+        }
+        ClientLost::Reset => SessionEnd::reset_received(phase),
+        ClientLost::Vanished => SessionEnd::vanished(phase),
+        ClientLost::WithheldBytes => SessionEnd {
+            termination: termination(Initiator::Millpond, phase, Manner::Timeout),
+            closing: given_up(is_visible),
+        },
+        ClientLost::WithheldRoom => SessionEnd {
+            termination: termination(Initiator::Millpond, Phase::Response, Manner::Timeout),
+            // What it does not take could not be delivered first.
+            closing: if is_visible {
+                Closing::Graceful
+            } else {
+                Closing::Reset(ResetCause::Operator)
+            },
+        },
+        ClientLost::Cut => SessionEnd::cut(phase),
+    }
+}
+
+/// How a client is left whose answer is given up by a rule of ours.
+fn given_up(is_visible: bool) -> Closing {
+    if is_visible {
+        Closing::Graceful
+    } else {
+        Closing::ResetAfterDelivery(ResetCause::Operator)
+    }
+}
+
+/// What follows the end of a tunnel: for its lease, and for its session.
+pub(super) fn on_tunnel(end: TunnelEnd) -> (DiscardReason, Seen, SessionEnd) {
+    let phase = Phase::Response;
+    match end {
+        TunnelEnd::Fin { first } => {
+            let end = match first {
+                Side::Downstream => {
+                    SessionEnd::graceful(Initiator::Downstream, Phase::Idle, Manner::Fin)
+                }
+                Side::Upstream => SessionEnd::graceful(Initiator::Upstream, phase, Manner::Fin),
+            };
+            (DiscardReason::Tunnel, Seen::PeerFin, end)
+        }
+        TunnelEnd::Reset(Side::Downstream) => (
+            DiscardReason::Tunnel,
+            Seen::ResetForPeer,
+            SessionEnd::reset_received(phase),
+        ),
+        TunnelEnd::Reset(Side::Upstream) => {
+            let end = SessionEnd {
+                termination: termination(Initiator::Upstream, phase, Manner::ResetSent),
+                closing: Closing::ResetAfterDelivery(ResetCause::Propagated),
+            };
+            (DiscardReason::UpstreamReset, Seen::PeerReset, end)
+        }
+        TunnelEnd::Idle => {
+            let end = SessionEnd::graceful(Initiator::Millpond, Phase::Idle, Manner::Timeout);
+            (DiscardReason::Tunnel, Seen::Open, end)
+        }
+        TunnelEnd::Withheld(side) => {
+            let end = SessionEnd {
+                termination: termination(Initiator::Millpond, phase, Manner::Timeout),
+                closing: match side {
+                    // What it does not take could not be delivered first.
+                    Side::Downstream => Closing::Reset(ResetCause::Operator),
+                    Side::Upstream => Closing::ResetAfterDelivery(ResetCause::Operator),
+                },
+            };
+            (DiscardReason::Tunnel, Seen::ResetForPeer, end)
+        }
+        TunnelEnd::HalfClosed { ended, is_passed } => {
+            let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
+            let seen = match ended {
+                Side::Upstream => Seen::PeerFin,
+                Side::Downstream if is_passed => Seen::HalfClosed,
+                Side::Downstream => Seen::Open,
+            };
+            if ended == Side::Upstream && is_passed {
+                end.closing = Closing::HalfClosed;
+            }
+            (DiscardReason::Tunnel, seen, end)
+        }
+        TunnelEnd::Cut => (
+            DiscardReason::Cancelled,
+            Seen::MidResponse,
+            SessionEnd::cut(phase),
+        ),
+    }
+}
+
+/// An answer that ends before its end, through the service's doing.
+fn truncated(manner: Manner, standing: Standing) -> SessionEnd {
+    SessionEnd {
+        termination: termination(Initiator::Upstream, Phase::Response, manner),
+        closing: cut_short(standing),
+    }
+}
+
+/// A client that can't see from the protocol that its answer is cut short must not see a FIN.
+fn cut_short(standing: Standing) -> Closing {
+    if standing.is_visible {
+        Closing::Graceful
+    } else {
+        Closing::ResetAfterDelivery(ResetCause::Propagated)
+    }
+}
+
+fn termination(initiator: Initiator, phase: Phase, manner: Manner) -> Termination {
+    Termination {
+        initiator,
+        phase,
+        manner,
+    }
+}
