@@ -2,6 +2,7 @@
 
 pub mod close;
 pub mod config;
+pub mod listener;
 pub mod log;
 pub mod pool;
 pub mod protocol;
