@@ -1,5 +1,6 @@
 //! millpond: a connection-pooling TCP proxy with an exact ledger of how every connection ended.
 
+pub mod admin;
 pub mod close;
 pub mod config;
 pub mod listener;
