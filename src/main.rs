@@ -1,2 +1,7 @@
-//! The millpond command.
-fn main() {}
+//! The millpond command: see `millpond --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millpond::cli::main()
+}

@@ -1,0 +1,106 @@
+//! The command line: which command, with which options.
+//!
+//! Each command has its own file. Not here: what options mean for the proxy (see `config`).
+
+mod check;
+pub mod demo;
+pub mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Source;
+
+/// A connection-pooling TCP proxy with an exact ledger of how every connection ended.
+#[derive(Debug, Parser)]
+#[command(name = "millpond", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy, from a file or in one line.
+    #[command(after_help = RUN_HELP)]
+    Run(RunOptions),
+    /// Check a configuration file: exit 0 if it can be used, 2 with every error.
+    Check {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show what a pool changes: an embedded service, the same churn with and without millpond.
+    Demo,
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", required_unless_present = "listen", conflicts_with_all = ["listen", "upstream", "pool_size", "admin"])]
+    config: Option<PathBuf>,
+    /// Where to listen: IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH.
+    #[arg(long, value_name = "ADDR", requires = "upstream")]
+    listen: Option<String>,
+    /// The service: http://HOST:PORT or http://unix:PATH.
+    #[arg(long, value_name = "URL", requires = "listen")]
+    upstream: Option<String>,
+    /// Connections to the service, at most [default: 64].
+    #[arg(long, value_name = "N", requires = "listen", value_parser = clap::value_parser!(u64))]
+    pool_size: Option<u64>,
+    /// Where page, metrics and API listen, or off [default: 127.0.0.1:9900].
+    #[arg(long, value_name = "ADDR", requires = "listen")]
+    admin: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  millpond run --listen 127.0.0.1:8080 --upstream http://127.0.0.1:8000 --pool-size 32
+  millpond check --config /etc/millpond.toml
+  millpond run --config /etc/millpond.toml
+
+Exit codes: 0 drained or in order, 1 cut off at the drain's deadline or could not bind,
+2 options or configuration.";
+
+const RUN_HELP: &str = "\
+Variables lie over the file: MILLPOND__UPSTREAM__ORDERS__POOL__SIZE=32 is
+upstream.orders.pool.size = 32. SIGTERM and SIGINT drain, a second one ends at once;
+SIGHUP loads the configuration again.";
+
+/// Does what the command line says, and returns what the process ends with.
+pub fn main() -> ExitCode {
+    match CommandLine::parse().command {
+        Command::Run(options) => run::run(options.into_source()),
+        Command::Check { config } => check::run(config),
+        Command::Demo => demo::run(),
+    }
+}
+
+impl RunOptions {
+    fn into_source(self) -> Source {
+        match (self.config, self.listen, self.upstream) {
+            (Some(file), ..) => Source::File(file),
+            (None, Some(listen), Some(upstream)) => Source::CommandLine {
+                listen,
+                upstream,
+                pool_size: self.pool_size,
+                admin: self.admin,
+            },
+            (None, ..) => unreachable!("clap demands --config, or --listen with --upstream"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::CommandLine;
+
+    #[test]
+    fn the_options_are_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
