@@ -1,0 +1,407 @@
+//! The programs under comparison and the service behind them: started as children on loopback, in
+//! a directory of their own, and ended by their pids.
+//!
+//! Each proxy gets one thread and a pool of 64 towards the service. nginx and HAProxy are asked for
+//! nothing beside that; millpond keeps its defaults, so it adds `X-Forwarded-For` and
+//! `X-Forwarded-Proto` and they don't.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::clock;
+
+const START_POLLS_MAX: u32 = 500;
+const STOP_POLLS_MAX: u32 = 500;
+const POLL: Duration = Duration::from_millis(10);
+const SMALL_BODY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
+const LARGE_BODY_BYTES: usize = 1_000_000;
+
+/// What stands between the clients and the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proxy {
+    Nginx,
+    Haproxy,
+    /// One worker, like the others.
+    Millpond,
+    /// As it runs by default: a worker for each core.
+    MillpondAllCores,
+    /// The cheapest relay; no pool: it dials the service for each client.
+    Floor,
+    /// Nothing: the clients dial the service.
+    Straight,
+}
+
+impl Proxy {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Millpond,
+        Self::MillpondAllCores,
+        Self::Floor,
+        Self::Straight,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Millpond => "millpond",
+            Self::MillpondAllCores => "millpond_all_cores",
+            Self::Floor => "floor",
+            Self::Straight => "straight",
+        }
+    }
+}
+
+/// Why a program does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    #[error("{name} could not be started (is it installed?): {source}")]
+    Absent {
+        name: &'static str,
+        source: io::Error,
+    },
+    #[error("{name} ended with {status} instead of listening; it said:\n{said}")]
+    Ended {
+        name: &'static str,
+        status: ExitStatus,
+        said: String,
+    },
+    #[error("{name} did not listen on {address} in time; it said:\n{said}")]
+    Deaf {
+        name: &'static str,
+        address: SocketAddr,
+        said: String,
+    },
+    #[error("the CPU time of {name} can't be read: {source}")]
+    CpuTime {
+        name: &'static str,
+        source: io::Error,
+    },
+    #[error("the working directory: {0}")]
+    Directory(#[from] io::Error),
+}
+
+/// A directory of this run's own, removed at its end.
+pub(crate) struct Workplace {
+    directory: PathBuf,
+}
+
+impl Workplace {
+    /// # Errors
+    /// The directory for temporary files is not writable.
+    pub(crate) fn new() -> Result<Self, ProgramError> {
+        let name = format!("millpond-bench-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory)?;
+        Ok(Self { directory })
+    }
+
+    fn file(&self, name: &str, content: &str) -> Result<PathBuf, ProgramError> {
+        let path = self.directory.join(name);
+        fs::write(&path, content)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        // Nothing depends on it: at worst the directory stays.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The nginx that answers.
+pub(crate) struct Service {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Service {
+    /// # Errors
+    /// nginx is absent or does not start.
+    pub(crate) fn start(workplace: &Workplace) -> Result<Self, ProgramError> {
+        let address = free_address()?;
+        workplace.file("large", &"x".repeat(LARGE_BODY_BYTES))?;
+        let root = workplace.directory.display();
+        let server = format!(
+            "server {{
+                listen {address} backlog=4096;
+                keepalive_requests 1000000000; keepalive_timeout 3600s;
+                location = /small {{ return 200 \"{SMALL_BODY}\"; }}
+                location = /large {{ root {root}; sendfile on; open_file_cache max=8; }}
+            }}"
+        );
+        let mut command = nginx(workplace, "service", &server)?;
+        let process = Process::start("the service (nginx)", workplace, &mut command, address)?;
+        Ok(Self { process, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn cpu_time(&self) -> Result<Duration, ProgramError> {
+        self.process.cpu_time()
+    }
+}
+
+/// One proxy, running.
+pub(crate) struct Program {
+    proxy: Proxy,
+    /// `None`: there is no proxy.
+    process: Option<Process>,
+    address: SocketAddr,
+}
+
+impl Program {
+    /// # Errors
+    /// The program is absent or does not start.
+    pub(crate) fn start(
+        proxy: Proxy,
+        workplace: &Workplace,
+        service: SocketAddr,
+    ) -> Result<Self, ProgramError> {
+        let address = free_address()?;
+        let mut command = match proxy {
+            Proxy::Straight => {
+                return Ok(Self {
+                    proxy,
+                    process: None,
+                    address: service,
+                });
+            }
+            Proxy::Nginx => nginx(workplace, proxy.name(), &nginx_proxy(address, service))?,
+            Proxy::Haproxy => haproxy(workplace, address, service)?,
+            Proxy::Millpond => millpond(workplace, proxy.name(), 1, address, service)?,
+            Proxy::MillpondAllCores => millpond(workplace, proxy.name(), 0, address, service)?,
+            Proxy::Floor => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command
+                    .arg("--floor")
+                    .args([address.to_string(), service.to_string()]);
+                command
+            }
+        };
+        let process = Process::start(proxy.name(), workplace, &mut command, address)?;
+        Ok(Self {
+            proxy,
+            process: Some(process),
+            address,
+        })
+    }
+
+    pub(crate) fn proxy(&self) -> Proxy {
+        self.proxy
+    }
+
+    /// Where the clients go.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn cpu_time(&self) -> Result<Duration, ProgramError> {
+        self.process
+            .as_ref()
+            .map_or(Ok(Duration::ZERO), Process::cpu_time)
+    }
+}
+
+fn nginx(workplace: &Workplace, name: &str, server: &str) -> Result<Command, ProgramError> {
+    let directory = workplace.directory.display();
+    let config = format!(
+        "daemon off; worker_processes 1; pid {directory}/{name}.pid;
+        error_log stderr warn;
+        events {{ worker_connections 4096; }}
+        http {{
+            access_log off; tcp_nodelay on; default_type text/plain;
+            client_body_temp_path {directory}/{name}.body; proxy_temp_path {directory}/{name}.proxy;
+            fastcgi_temp_path {directory}/{name}.fcgi; uwsgi_temp_path {directory}/{name}.uwsgi;
+            scgi_temp_path {directory}/{name}.scgi;
+            {server}
+        }}"
+    );
+    let config = workplace.file(&format!("{name}.nginx"), &config)?;
+    let mut command = Command::new("nginx");
+    command
+        .arg("-p")
+        .arg(&workplace.directory)
+        .arg("-c")
+        .arg(config)
+        .args(["-e", "stderr"]);
+    Ok(command)
+}
+
+fn nginx_proxy(listen: SocketAddr, service: SocketAddr) -> String {
+    // Without temporary files a slow client is waited for; with them nginx would be measured writing
+    // to disk.
+    format!(
+        "upstream service {{
+            server {service}; keepalive 64; keepalive_requests 1000000000; keepalive_timeout 3600s;
+        }}
+        server {{
+            listen {listen} backlog=4096;
+            keepalive_requests 1000000000; keepalive_timeout 3600s;
+            location / {{
+                proxy_pass http://service; proxy_http_version 1.1;
+                proxy_set_header Connection \"\"; proxy_max_temp_file_size 0;
+            }}
+        }}"
+    )
+}
+
+fn haproxy(
+    workplace: &Workplace,
+    listen: SocketAddr,
+    service: SocketAddr,
+) -> Result<Command, ProgramError> {
+    let config = format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+        defaults\n  mode http\n  http-reuse always\n  timeout connect 5s\n  timeout client 1h\n  \
+        timeout server 1h\n  timeout http-keep-alive 1h\n\
+        frontend clients\n  bind {listen} backlog 4096\n  default_backend service\n\
+        backend service\n  server one {service} pool-max-conn 64 pool-purge-delay 1h\n"
+    );
+    let config = workplace.file("haproxy.cfg", &config)?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(config);
+    Ok(command)
+}
+
+fn millpond(
+    workplace: &Workplace,
+    name: &str,
+    workers: usize,
+    listen: SocketAddr,
+    service: SocketAddr,
+) -> Result<Command, ProgramError> {
+    let config = format!(
+        "workers = {workers}\n[admin]\nlisten = \"off\"\n\
+        [log]\nlevel = \"warn\"\n\
+        [upstream.bench]\nprotocol = \"http\"\nendpoints = [\"{service}\"]\n\
+        [upstream.bench.pool]\nsize = 64\nidle_timeout = \"1h\"\n\
+        [listener.bench]\nlisten = \"{listen}\"\nupstream = \"bench\"\n"
+    );
+    let config = workplace.file(&format!("{name}.toml"), &config)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+    command.arg("run").arg("--config").arg(config);
+    Ok(command)
+}
+
+/// A child with the children that it has itself.
+struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+impl Process {
+    /// Starts the program and waits until `address` can be dialled.
+    fn start(
+        name: &'static str,
+        workplace: &Workplace,
+        command: &mut Command,
+        address: SocketAddr,
+    ) -> Result<Self, ProgramError> {
+        let log = workplace.directory.join(format!("{}.log", address.port()));
+        let output = fs::File::create(&log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        // SAFETY: prctl(2) is async-signal-safe and touches no memory of this process.
+        unsafe {
+            // A run that is killed leaves nobody behind.
+            command.pre_exec(
+                || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                },
+            );
+        }
+        let child = command
+            .spawn()
+            .map_err(|source| ProgramError::Absent { name, source })?;
+        let mut process = Self { name, child };
+        for _ in 0..START_POLLS_MAX {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(process);
+            }
+            if let Some(status) = process.child.try_wait()? {
+                return Err(ProgramError::Ended {
+                    name,
+                    status,
+                    said: tail(&log),
+                });
+            }
+            pause();
+        }
+        Err(ProgramError::Deaf {
+            name,
+            address,
+            said: tail(&log),
+        })
+    }
+
+    fn cpu_time(&self) -> Result<Duration, ProgramError> {
+        let sum = self
+            .pids()
+            .into_iter()
+            .map(clock::process_cpu_time)
+            .sum::<io::Result<Duration>>();
+        sum.map_err(|source| ProgramError::CpuTime {
+            name: self.name,
+            source,
+        })
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let children = children
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok());
+        std::iter::once(pid).chain(children).collect()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(pid) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: takes no pointer; the child is not reaped yet, so the pid is its own. kill(2)
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        for _ in 0..STOP_POLLS_MAX {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            pause();
+        }
+        // It had its time. Both fail only when it is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
+}
+
+fn tail(log: &Path) -> String {
+    let said = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+#[allow(clippy::disallowed_methods)] // no worker is blocked here
+fn pause() {
+    std::thread::sleep(POLL);
+}
