@@ -1,0 +1,427 @@
+//! What millpond takes for granted about the kernel's sockets, without millpond.
+//!
+//! A test here that fails means that a rule of `close`, `pool`, `relay` or `listener` rests on
+//! something that this kernel does not do.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod support;
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use millpond::sys::socket::{drop_new_connections, unacknowledged_bytes};
+use support::netns::Namespace;
+use support::wait;
+
+/// Two ends of one connection over loopback: who dialled, who accepted.
+fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    for end in [&dialled, &accepted] {
+        end.set_nodelay(true).unwrap();
+        end.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+        end.set_write_timeout(Some(wait::PATIENCE)).unwrap();
+    }
+    (dialled, accepted)
+}
+
+/// What epoll(7) says of a socket now.
+fn events(socket: &TcpStream) -> EpollFlags {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    let asked = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+    epoll.add(socket, EpollEvent::new(asked, 0)).unwrap();
+    let mut ready = [EpollEvent::empty()];
+    match epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap() {
+        0 => EpollFlags::empty(),
+        _ => ready[0].events(),
+    }
+}
+
+fn wait_for(event: EpollFlags, socket: &TcpStream) {
+    wait::until(&format!("{event:?}"), || {
+        events(socket).contains(event).then_some(())
+    });
+}
+
+/// Waits until the peer's RST has arrived, and leaves the error where it is.
+fn wait_for_reset(socket: &TcpStream) {
+    wait_for(EpollFlags::EPOLLERR, socket);
+}
+
+/// Waits until the peer's FIN has arrived.
+fn wait_for_fin(socket: &TcpStream) {
+    wait_for(EpollFlags::EPOLLRDHUP, socket);
+}
+
+fn unacknowledged(socket: &impl AsFd) -> u64 {
+    unacknowledged_bytes(socket.as_fd()).unwrap()
+}
+
+fn wait_acknowledged(socket: &TcpStream) {
+    wait::until("everything written is acknowledged", || {
+        (unacknowledged(socket) == 0).then_some(())
+    });
+}
+
+/// Closes with an RST.
+fn reset(socket: TcpStream) {
+    SockRef::from(&socket)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(socket);
+}
+
+fn pending_error(socket: &TcpStream) -> Option<ErrorKind> {
+    socket.take_error().unwrap().map(|error| error.kind())
+}
+
+/// All bytes until the end, and the end.
+fn read_to_end(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut bytes = Vec::new();
+    let end = socket.read_to_end(&mut bytes).map(drop);
+    (bytes, end)
+}
+
+/// Writes until the peer's window and our buffer are full; how much.
+fn fill(socket: &mut TcpStream) -> usize {
+    socket.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    loop {
+        match socket.write(&[b'x'; 16_384]) {
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    socket.set_nonblocking(false).unwrap();
+    written
+}
+
+fn kind<T: std::fmt::Debug>(outcome: io::Result<T>) -> ErrorKind {
+    outcome.unwrap_err().kind()
+}
+
+#[test]
+fn a_close_with_unread_bytes_is_an_rst() {
+    let (mut dialled, accepted) = connected();
+    dialled.write_all(b"never read").unwrap();
+    wait_for(EpollFlags::EPOLLIN, &accepted);
+    drop(accepted);
+    assert_eq!(kind(dialled.read(&mut [0; 1])), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_close_with_everything_read_is_a_fin() {
+    let (mut dialled, mut accepted) = connected();
+    dialled.write_all(b"read").unwrap();
+    accepted.read_exact(&mut [0; 4]).unwrap();
+    drop(accepted);
+    assert_eq!(dialled.read(&mut [0; 1]).unwrap(), 0);
+    assert!(!events(&dialled).contains(EpollFlags::EPOLLERR));
+    assert_eq!(pending_error(&dialled), None);
+}
+
+#[test]
+fn a_plain_close_goes_on_delivering() {
+    let (mut dialled, mut accepted) = connected();
+    let written = fill(&mut accepted);
+    assert!(unacknowledged(&accepted) > 0);
+    drop(accepted);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert_eq!(bytes.len(), written);
+    end.unwrap();
+}
+
+#[test]
+fn a_byte_that_comes_after_the_close_is_answered_by_an_rst() {
+    let (mut dialled, accepted) = connected();
+    drop(accepted);
+    wait_for_fin(&dialled);
+    assert!(!events(&dialled).contains(EpollFlags::EPOLLERR));
+    dialled.write_all(b"late").unwrap();
+    wait_for_reset(&dialled);
+}
+
+#[test]
+fn an_abort_drops_what_was_not_acknowledged() {
+    let (mut dialled, mut accepted) = connected();
+    let written = fill(&mut accepted);
+    assert!(unacknowledged(&accepted) > 0);
+    reset(accepted);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert!(bytes.len() < written, "{} of {written}", bytes.len());
+    assert_eq!(kind(end), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_abort_after_the_last_acknowledgement_loses_nothing() {
+    let (mut dialled, mut accepted) = connected();
+    let written = fill(&mut accepted);
+    let mut bytes = vec![0; written];
+    dialled.read_exact(&mut bytes).unwrap();
+    // The peer's kernel has these, its program has not.
+    accepted.write_all(&[b'y'; 10_000]).unwrap();
+    wait_acknowledged(&accepted);
+    reset(accepted);
+    wait_for_reset(&dialled);
+    let (rest, end) = read_to_end(&mut dialled);
+    assert_eq!(rest, [b'y'; 10_000]);
+    assert_eq!(kind(end), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn bytes_that_came_before_an_rst_can_be_read_after_it() {
+    let (mut dialled, mut accepted) = connected();
+    accepted.write_all(b"an answer").unwrap();
+    wait_acknowledged(&accepted);
+    reset(accepted);
+    wait_for_reset(&dialled);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert_eq!(bytes, b"an answer");
+    assert_eq!(kind(end), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_answer_acknowledges_some_of_its_request() {
+    // Short ones, and ones of which the service has taken one byte only.
+    for length in [1, 1000, 100_000, 8_000_000] {
+        for _ in 0..50 {
+            let (mut dialled, mut accepted) = connected();
+            let service = std::thread::spawn(move || {
+                accepted.read_exact(&mut [0; 1]).unwrap();
+                accepted.write_all(b"answer").unwrap();
+                accepted
+            });
+            dialled.set_nonblocking(true).unwrap();
+            let written = dialled.write(&vec![b'x'; length]).unwrap() as u64;
+            while !events(&dialled).contains(EpollFlags::EPOLLIN) {
+                std::thread::yield_now();
+            }
+            let left = unacknowledged(&dialled);
+            assert!(left < written, "{left} of {written} not acknowledged");
+            drop(service.join().unwrap());
+        }
+    }
+}
+
+/// A host whose loopback loses what goes to `port` and matches `flags`.
+fn lossy(host: &Namespace, port: u16, flags: &str) {
+    let port = port.to_string();
+    for rule in [
+        "add table inet lossy".to_owned(),
+        "add chain inet lossy input { type filter hook input priority 0 ; }".to_owned(),
+        format!("add rule inet lossy input tcp dport {port} tcp flags & {flags} == {flags} drop"),
+    ] {
+        host.run("nft", &rule.split(' ').collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn bytes_that_were_sent_before_the_request_came_acknowledge_nothing_of_it() {
+    let host = Namespace::create("kernel");
+    let (mut dialled, mut accepted) = host.enter(connected);
+    lossy(&host, accepted.local_addr().unwrap().port(), "psh");
+    dialled.write_all(b"a request that is lost").unwrap();
+    accepted.write_all(b"408").unwrap();
+    wait_for(EpollFlags::EPOLLIN, &dialled);
+    assert_eq!(unacknowledged(&dialled), 22);
+    dialled.read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(unacknowledged(&dialled), 22);
+}
+
+#[test]
+fn a_write_takes_the_error_of_an_rst_and_leaves_what_looks_like_a_fin() {
+    let (mut dialled, mut accepted) = connected();
+    accepted.write_all(b"half an ans").unwrap();
+    wait_acknowledged(&accepted);
+    reset(accepted);
+    wait_for_reset(&dialled);
+    assert_eq!(kind(dialled.write(b"request")), ErrorKind::ConnectionReset);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert_eq!(bytes, b"half an ans");
+    end.unwrap();
+    // So the first failure has to be remembered: the second one says something else.
+    assert_eq!(kind(dialled.write(b"request")), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_look_at_the_error_takes_it_too() {
+    let (mut dialled, accepted) = connected();
+    reset(accepted);
+    wait_for_reset(&dialled);
+    assert_eq!(pending_error(&dialled), Some(ErrorKind::ConnectionReset));
+    assert_eq!(pending_error(&dialled), None);
+    assert_eq!(dialled.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn a_write_after_a_fin_and_an_rst_is_a_broken_pipe() {
+    // The service closed, and its kernel resets what comes afterwards.
+    let (mut dialled, mut accepted) = connected();
+    accepted.write_all(b"a whole answer").unwrap();
+    drop(accepted);
+    wait_for_fin(&dialled);
+    dialled
+        .write_all(b"the first write after a FIN goes out")
+        .unwrap();
+    wait_for_reset(&dialled);
+    assert_eq!(kind(dialled.write(b"more")), ErrorKind::BrokenPipe);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert_eq!(bytes, b"a whole answer");
+    end.unwrap();
+
+    // The service half-closed, then left with something unread.
+    let (mut dialled, mut accepted) = connected();
+    dialled.write_all(b"never read").unwrap();
+    wait_for(EpollFlags::EPOLLIN, &accepted);
+    accepted.write_all(b"a whole answer").unwrap();
+    accepted.shutdown(Shutdown::Write).unwrap();
+    wait_for_fin(&dialled);
+    drop(accepted);
+    wait_for_reset(&dialled);
+    assert_eq!(kind(dialled.write(b"more")), ErrorKind::BrokenPipe);
+    let (bytes, end) = read_to_end(&mut dialled);
+    assert_eq!(bytes, b"a whole answer");
+    end.unwrap();
+}
+
+#[test]
+fn a_peek_tells_quiet_from_bytes_from_fin_from_reset() {
+    let peek = |socket: &TcpStream| {
+        socket.set_nonblocking(true).unwrap();
+        SockRef::from(socket).peek(&mut [MaybeUninit::uninit(); 1])
+    };
+    let (dialled, mut accepted) = connected();
+    assert_eq!(kind(peek(&dialled)), ErrorKind::WouldBlock);
+    accepted.write_all(b"stray").unwrap();
+    wait_for(EpollFlags::EPOLLIN, &dialled);
+    assert_eq!(peek(&dialled).unwrap(), 1);
+
+    let (dialled, accepted) = connected();
+    drop(accepted);
+    wait_for_fin(&dialled);
+    assert_eq!(peek(&dialled).unwrap(), 0);
+
+    let (dialled, accepted) = connected();
+    reset(accepted);
+    wait_for_reset(&dialled);
+    assert_eq!(kind(peek(&dialled)), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_accepted_socket_inherits_the_options_of_its_listener() {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let (time, timeout) = (Duration::from_secs(77), Duration::from_secs(88));
+    listener.set_tcp_nodelay(true).unwrap();
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(time);
+    listener.set_tcp_keepalive(&keepalive).unwrap();
+    listener.set_tcp_user_timeout(Some(timeout)).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(8).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let dialled = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert!(accepted.tcp_nodelay().unwrap());
+    assert!(accepted.keepalive().unwrap());
+    assert_eq!(accepted.tcp_keepalive_time().unwrap(), time);
+    assert_eq!(accepted.tcp_keepalive_interval().unwrap(), time);
+    assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(timeout));
+    // None of it is a default.
+    assert!(!SockRef::from(&dialled).tcp_nodelay().unwrap());
+    assert!(!SockRef::from(&dialled).keepalive().unwrap());
+}
+
+#[test]
+fn a_listener_that_drops_syns_keeps_its_queue_and_answers_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued: Vec<_> = (0..3)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    drop_new_connections(&SockRef::from(&listener)).unwrap();
+    // Neither accepted nor refused.
+    let late = TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    assert_eq!(kind(late), ErrorKind::TimedOut);
+    let accepted: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+    drop(listener);
+    for (dialled, mut accepted) in queued.iter_mut().zip(accepted) {
+        dialled.write_all(b"hello").unwrap();
+        accepted.read_exact(&mut [0; 5]).unwrap();
+        accepted.write_all(b"world").unwrap();
+        drop(accepted);
+        let (bytes, end) = read_to_end(dialled);
+        assert_eq!(bytes, b"world");
+        end.unwrap();
+    }
+}
+
+#[test]
+fn closing_a_listener_resets_what_waits_in_its_queue() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut queued = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(listener);
+    assert_eq!(kind(queued.read(&mut [0; 1])), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_unix_socket_has_nothing_outstanding_exactly_when_its_peer_has_read_all() {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    assert_eq!(unacknowledged(&ours), 0);
+    for length in [1, 4096, 50_000] {
+        ours.write_all(&vec![b'x'; length]).unwrap();
+        assert!(unacknowledged(&ours) > 0);
+        theirs.read_exact(&mut vec![0; length - 1]).unwrap();
+        assert!(unacknowledged(&ours) > 0, "one of {length} bytes is left");
+        theirs.read_exact(&mut [0; 1]).unwrap();
+        assert_eq!(unacknowledged(&ours), 0);
+    }
+}
+
+#[test]
+fn a_second_shutdown_is_accepted_until_both_fins_are_acknowledged() {
+    let host = Namespace::create("kernel");
+    let (mut dialled, accepted) = host.enter(connected);
+    dialled.shutdown(Shutdown::Write).unwrap();
+    // Ours only: FIN_WAIT_2.
+    wait_for_fin(&accepted);
+    dialled.shutdown(Shutdown::Write).unwrap();
+    // Both, but nobody has acknowledged the second: LAST_ACK.
+    lossy(&host, accepted.local_addr().unwrap().port(), "ack");
+    accepted.shutdown(Shutdown::Write).unwrap();
+    accepted.shutdown(Shutdown::Write).unwrap();
+    // The other side has seen both: TIME_WAIT, which is no connection any more.
+    assert_eq!(dialled.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(
+        kind(dialled.shutdown(Shutdown::Write)),
+        ErrorKind::NotConnected
+    );
+    host.run("nft", &["delete", "table", "inet", "lossy"]);
+    wait::until("the last FIN is acknowledged", || {
+        accepted.shutdown(Shutdown::Write).err()
+    });
+    for end in [&dialled, &accepted] {
+        assert_eq!(kind(end.shutdown(Shutdown::Write)), ErrorKind::NotConnected);
+        assert_eq!(pending_error(end), None);
+    }
+}
+
+#[test]
+fn a_shutdown_after_an_rst_finds_nobody_and_leaves_the_error() {
+    let (dialled, accepted) = connected();
+    reset(accepted);
+    wait_for_reset(&dialled);
+    assert_eq!(
+        kind(dialled.shutdown(Shutdown::Write)),
+        ErrorKind::NotConnected
+    );
+    assert_eq!(pending_error(&dialled), Some(ErrorKind::ConnectionReset));
+}
