@@ -471,3 +471,30 @@ fn a_dead_upstream_that_was_removed_costs_no_processor_time() {
     drop(under_way);
     proxy.finish();
 }
+
+#[test]
+fn an_upstream_that_comes_back_keeps_its_size_over_both_lives() {
+    let gate = Gate::new();
+    let (service, other) = (named("service", &gate), named("other", &open_gate()));
+    let config = Config::to(service.address()).pool("size = 1");
+    let proxy = config.start();
+    let mut under_way = proxy.client();
+    under_way.send(client::get("/"));
+    service.wait_requests(1);
+    proxy.rewrite_raw(&through(&proxy, "other", other.address()));
+    assert_eq!(proxy.admin("POST", "/api/v1/reload").0, 200);
+    assert_eq!(client::once(proxy.address(), "/").unwrap().text(), "other");
+    proxy.rewrite(&config);
+    assert_eq!(proxy.admin("POST", "/api/v1/reload").0, 200);
+    let mut next = proxy.client();
+    next.send(client::get("/"));
+    // The one slot is still taken by the exchange from before.
+    let now = proxy.wait_upstream("waiters", 1);
+    assert_eq!((now.endpoint("leased"), now.endpoint("connecting")), (1, 0));
+    gate.open_for_all();
+    assert_eq!(under_way.read("GET").text(), "service");
+    assert_eq!(next.read("GET").text(), "service");
+    assert_eq!(service.open_max(), 1);
+    drop((under_way, next));
+    proxy.finish();
+}

@@ -79,6 +79,8 @@ struct Shared {
 struct Parts {
     config: Config,
     upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Removed by a reload, and perhaps still closing connections.
+    retired: BTreeMap<String, Arc<Upstream>>,
     listeners: BTreeMap<String, Door>,
 }
 
@@ -113,6 +115,7 @@ impl Proxy {
                 parts: Mutex::new(Parts {
                     config: config.clone(),
                     upstreams: BTreeMap::new(),
+                    retired: BTreeMap::new(),
                     listeners: BTreeMap::new(),
                 }),
                 stage: StageCell::default(),

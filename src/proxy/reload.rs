@@ -3,7 +3,7 @@
 //! Listeners that are new are bound before anything is changed, so that a reload which can't be
 //! applied leaves everything as it was. What does not differ is not touched.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
@@ -112,7 +112,12 @@ impl Proxy {
         let now = clock::now();
         self.shared.log.set_which(config.log.sessions);
         for name in &changes.upstreams.added {
-            let upstream = self.start_upstream(name, &config.upstreams[name]);
+            let settings = &config.upstreams[name];
+            // One that was removed a moment ago goes on with the slots that are still taken.
+            let upstream = match parts.retired.remove(name) {
+                Some(retired) if retired.resume(settings, now) => retired,
+                _ => self.start_upstream(name, settings),
+            };
             parts.upstreams.insert(name.clone(), upstream);
         }
         for name in &changes.upstreams.changed {
@@ -136,6 +141,7 @@ impl Proxy {
         for name in &changes.upstreams.removed {
             if let Some(upstream) = parts.upstreams.remove(name) {
                 upstream.drain();
+                parts.retired.insert(name.clone(), Arc::clone(&upstream));
                 // Its keeper ends with its last connection.
                 self.shared
                     .upstream_tasks

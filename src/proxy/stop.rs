@@ -79,7 +79,11 @@ impl Proxy {
 
     /// Idle connections are closed gracefully; the service's FIN is awaited within the time left.
     async fn close_upstreams(&self, deadline: Instant) {
-        let upstreams: Vec<_> = self.parts().upstreams.values().cloned().collect();
+        let upstreams: Vec<_> = {
+            let parts = self.parts();
+            let all = parts.upstreams.values().chain(parts.retired.values());
+            all.cloned().collect()
+        };
         for upstream in &upstreams {
             upstream.drain();
         }

@@ -419,6 +419,16 @@ impl<C: Handle, W> Core<C, W> {
         self.flush(DiscardReason::Drain, now, actions);
     }
 
+    /// Lends again: the drain was taken back.
+    pub fn resume(&mut self) {
+        self.is_draining = false;
+    }
+
+    /// Whether it lends nothing any more.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
     /// Slots taken, over all endpoints.
     pub fn occupied(&self) -> usize {
         self.endpoints.iter().map(|it| it.books.occupied()).sum()

@@ -212,16 +212,39 @@ impl Upstream {
         self.perform(actions);
     }
 
-    /// Waits until the last connection's end is complete; to be called after [`Upstream::drain`].
+    /// Waits until the last connection's end is complete, and ends with it; or until the drain is
+    /// taken back. To be called after [`Upstream::drain`].
     pub async fn closed(&self) {
         loop {
             let settled = self.settled.notified();
-            if self.lock().core.occupied() == 0 {
-                self.cut.cancel();
-                return;
+            {
+                let state = self.lock();
+                if !state.core.is_draining() {
+                    return;
+                }
+                if state.core.occupied() == 0 {
+                    // Under the lock, so that nobody resumes what has ended.
+                    self.cut.cancel();
+                    return;
+                }
             }
             settled.await;
         }
+    }
+
+    /// Takes a drain back, with these settings: what is still closing keeps its slots, so `size`
+    /// holds over both lives. False if it has ended already.
+    pub fn resume(&self, settings: &checked::Upstream, now: Instant) -> bool {
+        {
+            let mut state = self.lock();
+            if self.cut.is_cancelled() {
+                return false;
+            }
+            state.core.resume();
+        }
+        self.settled.notify_waiters();
+        self.apply(settings, now);
+        true
     }
 
     /// Ends connects and closes under way at once, and the keeper.
