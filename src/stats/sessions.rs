@@ -86,7 +86,15 @@ impl SessionControl {
 
     /// Tells the session.
     pub fn tell(&self, command: Command) {
+        self.set(command);
+        self.wake();
+    }
+
+    fn set(&self, command: Command) {
         self.command.fetch_max(command as u8, Ordering::AcqRel);
+    }
+
+    fn wake(&self) {
         self.waker.wake();
     }
 }
@@ -262,13 +270,22 @@ impl SessionRegistry {
 
     /// Tells `command` to every open session, and to none that enters later.
     pub fn command_present(&self, command: Command) {
-        let open = self.lock();
-        let told: Vec<_> = open.sessions.iter().map(|(_, it)| Arc::clone(it)).collect();
-        drop(open);
+        let told = self.set_present(command);
         // Outside the lock: a session that is woken may end on another worker at once.
         for facts in told {
-            facts.control.tell(command);
+            facts.control.wake();
         }
+    }
+
+    /// Sets `command` for every open session and wakes none yet, so that no client hears of a command
+    /// before the others' next answers can say so too.
+    fn set_present(&self, command: Command) -> Vec<Arc<SessionFacts>> {
+        let open = self.lock();
+        let present = open.sessions.iter().map(|(_, facts)| facts);
+        present
+            .inspect(|facts| facts.control.set(command))
+            .cloned()
+            .collect()
     }
 
     /// Waits until fewer sessions are open than `limit` says.
@@ -420,6 +437,35 @@ mod tests {
         );
         let (late, _entry) = enter(&registry, Peer::Unix);
         assert_eq!(late.control.command(), Command::Cut);
+    }
+
+    /// Notes, when woken, what another session has been told by then.
+    struct Onlooker {
+        other: Arc<SessionFacts>,
+        seen: AtomicU8,
+    }
+
+    impl Wake for Onlooker {
+        fn wake(self: Arc<Self>) {
+            let command = self.other.control.command();
+            self.seen.store(command as u8, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn nobody_is_woken_before_all_are_told() {
+        let registry = Arc::new(SessionRegistry::default());
+        let (first, _first) = enter(&registry, Peer::Unix);
+        let (last, _last) = enter(&registry, Peer::Unix);
+        let onlooker = Arc::new(Onlooker {
+            other: last,
+            seen: AtomicU8::default(),
+        });
+        let waker = Waker::from(Arc::clone(&onlooker));
+        first.control.poll(&Context::from_waker(&waker));
+        registry.command_all(Command::Drain);
+        let seen = Command::from_code(onlooker.seen.load(Ordering::Relaxed));
+        assert_eq!(seen, Command::Drain);
     }
 
     #[test]
