@@ -102,3 +102,6 @@ pub enum PinReason {
     /// `101 Switching Protocols`: from here on both directions are opaque.
     Upgrade,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! request that goes on has the same boundary for its next reader.
 #![no_main]
 
-#[path = "../../../src/protocol/http/tests/drive.rs"]
+#[path = "../../../src/protocol/tests/drive.rs"]
 mod drive;
 
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod drive;
 mod generate;
 mod refusals;
 mod request_rows;
@@ -15,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
+use crate::protocol::tests::drive;
 use crate::protocol::{Framer, Pass, PinReason, Then};
 
 /// Limits that the rows know, nothing told about the client.
