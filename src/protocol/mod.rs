@@ -8,6 +8,7 @@
 //!
 //! Invariant: the same bytes cut in any way give the same answer.
 
+pub mod frames;
 pub mod http;
 
 /// One direction of one exchange.
