@@ -182,7 +182,7 @@ impl<C: Handle, W> Core<C, W> {
             return self.pump(now, actions);
         }
         let key = connection.key();
-        if self.front_is_stuck(key) {
+        if self.front_is_stuck(id, key) {
             if let Some(endpoint) = self.endpoint(id) {
                 endpoint.books.retire_leased(true);
             }
