@@ -624,3 +624,49 @@ fn connections_that_work_are_not_spent_on_a_waiter_for_a_fresh_one_while_connect
         .release(endpoint, connection, world.now, &mut actions);
     assert!(actions.is_empty(), "{actions:?}");
 }
+
+#[test]
+fn a_connect_that_was_under_way_when_size_shrank_does_not_stay_as_surplus() {
+    let (mut world, mut connections) = lent(2, 1);
+    let endpoint = EndpointId(0);
+    let mut actions = Actions::new();
+    let Answer::Waits(ticket) = world.acquire_for(10, &mut actions) else {
+        panic!("nothing is idle");
+    };
+    let limits = Limits {
+        size: 1,
+        min_idle: 0,
+        idle_timeout: None,
+        max_exchanges: None,
+        connect_parallel: 8,
+    };
+    let rules = EndpointRules { weight: 1, limits };
+    world
+        .core
+        .set_endpoint(endpoint, rules, world.now, &mut actions);
+    assert!(world.core.leave(ticket));
+    actions.clear();
+    let surplus = Fake {
+        id: 10,
+        exchanges: 0,
+        ..connections[0].clone()
+    };
+    let reason = OpenReason::Demand;
+    world
+        .core
+        .connected(endpoint, surplus, reason, world.now, &mut actions);
+    assert!(matches!(
+        actions.pop_front(),
+        Some(Action::Retire(
+            _,
+            Fake { id: 10, .. },
+            DiscardReason::PoolShrunk
+        ))
+    ));
+    world.core.slot_freed(endpoint, world.now, &mut actions);
+    let connection = connections.pop().unwrap();
+    world
+        .core
+        .release(endpoint, connection, world.now, &mut actions);
+    assert_eq!(world.core.occupied(), 1);
+}
