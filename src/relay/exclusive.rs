@@ -324,6 +324,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         let is_early = !self.request.is_framed;
         let is_draining = self.client.facts.control.command() != Command::None;
         framer.announce_close(is_early || is_draining);
+        let has_complained = framer.says_idle_for_too_long();
         let mut framed = false;
         while !outbound.is_blocked() && !inbound.is_empty() {
             let frame = framer
@@ -339,9 +340,11 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
                 break;
             }
         }
-        // The whole request is out, so a complaint that none came was meant for the time before.
+        // The whole request is out, so a complaint that none came was meant for the time before. It is
+        // judged as it comes: of one that came earlier the client may have the beginning.
+        let complains = !has_complained && self.response.framer.says_idle_for_too_long();
         let is_reused = self.lease.as_ref().is_some_and(Lease::is_reused);
-        if is_reused && self.request.is_sent() && self.response.framer.says_idle_for_too_long() {
+        if complains && is_reused && self.request.is_sent() {
             return Err(Failure::CrossedAnswer);
         }
         match self.response.then {
