@@ -230,14 +230,12 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         };
         loop {
             let service = &mut lease.connection_mut().transport;
-            let before = self.request.outbound.written_bytes;
-            let flushed =
-                self.request
-                    .outbound
-                    .poll_flush(service, &mut self.client.inbound, context);
+            let outbound = &mut self.request.outbound;
+            let (flushed, has_moved) =
+                outbound.poll_flush(service, &mut self.client.inbound, context);
             // The clock is asked where somebody has to be waited for; a request that goes out at once
             // went out when the exchange began.
-            if flushed.is_pending() && self.request.outbound.written_bytes > before {
+            if has_moved {
                 self.moved_at = clock::now();
             }
             match flushed {
@@ -293,13 +291,14 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             outbound, inbound, ..
         } = &mut self.response;
         let before = outbound.written_bytes;
-        let flushed = outbound.poll_flush(&mut self.client.transport, inbound, context);
+        let (flushed, has_moved) =
+            outbound.poll_flush(&mut self.client.transport, inbound, context);
         let written = outbound.written_bytes - before;
         if written > 0 {
             self.client.facts.add_written_bytes(written);
-            if flushed.is_pending() {
-                self.moved_at = clock::now();
-            }
+        }
+        if has_moved {
+            self.moved_at = clock::now();
         }
         match flushed {
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
