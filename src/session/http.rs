@@ -104,6 +104,8 @@ async fn carry(
                 return refuse(session, request, Some(facts), reason).await;
             }
             Err(NoLease::Client(lost)) => {
+                let stats = session.rules.upstream.stats();
+                stats.exchanges.increment(ExchangeOutcome::Abandoned);
                 return Err(verdict::client_lost(lost, Phase::Queue, true));
             }
         };
