@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::client::{self, Client};
 use support::message::{chunked, pattern};
 use support::netns::{Network, PROXY, Resets, SERVICE};
-use support::proxy::Config;
+use support::proxy::{Config, Proxy, Snapshot};
 use support::socket::{End, Socket};
 use support::upstream::{Connection, Service};
 use support::wait::{self, Gate};
@@ -372,6 +372,73 @@ fn a_service_that_stalls_inside_its_answer_truncates_it() {
     drop(client);
     let now = proxy.wait_upstream("discards/response_timeout", 1);
     assert_eq!(now.upstream("exchanges/truncated"), 1);
+    proxy.finish();
+}
+
+/// Bytes that the only session has been sent so far.
+fn written_bytes(proxy: &Proxy) -> u64 {
+    let (status, body) = proxy.admin("GET", "/api/v1/sessions");
+    assert_eq!(status, 200, "{body}");
+    let list = Snapshot(serde_json::from_str(&body).unwrap());
+    list.number("/listeners/front/0/written_bytes")
+}
+
+#[test]
+fn a_service_is_not_charged_with_the_time_that_its_client_took_nothing() {
+    const PIECE: usize = 8 << 10;
+    let gate = Gate::new();
+    let service = Service::start({
+        let gate = gate.clone();
+        move |mut connection| {
+            connection.request();
+            connection.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let chunk = chunked(&pattern(1, PIECE), PIECE, "");
+            let chunk = chunk.strip_suffix(b"0\r\n\r\n").unwrap();
+            loop {
+                gate.pass();
+                if !connection.write(chunk) {
+                    return;
+                }
+            }
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front");
+    let proxy = Config::to(service.address())
+        .listen(&format!("unix:{}", path.display()))
+        .upstream("response_timeout = \"500ms\"")
+        .start();
+    let mut client = Client::over(Socket::dial_unix(&path).unwrap());
+    client.send(client::get("/"));
+    client.head().unwrap();
+    // Chunks, one after the other, until the client's socket takes no more.
+    let mut sent = 0;
+    let mut written = written_bytes(&proxy);
+    loop {
+        gate.open();
+        sent += 1;
+        let next = written + (PIECE + "2000\r\n\r\n".len()) as u64;
+        let deadline = wait::now() + Duration::from_millis(200);
+        while written < next && wait::now() < deadline {
+            written = written_bytes(&proxy);
+        }
+        if written < next {
+            break;
+        }
+    }
+    let one_is_open = || proxy.snapshot().listener("sessions/open") == 1;
+    wait::throughout(Duration::from_millis(700), "the client rests", one_is_open);
+    for _ in 0..sent {
+        assert!(client.through(b"2000\r\n").is_ok() && client.exactly(PIECE + 2).is_ok());
+    }
+    let cut_short = || proxy.snapshot().upstream("exchanges/truncated") == 1;
+    wait::throughout(Duration::from_millis(200), "the service has time", || {
+        !cut_short()
+    });
+    gate.open();
+    assert!(client.through(b"2000\r\n").is_ok() && client.exactly(PIECE + 2).is_ok());
+    wait::until("silence is still bounded", || cut_short().then_some(()));
+    drop(client);
     proxy.finish();
 }
 

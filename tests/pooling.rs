@@ -354,6 +354,8 @@ fn a_client_that_leaves_the_queue_takes_no_connection_with_it() {
     );
     drop((holder, last));
     let now = proxy.wait_upstream("waits/abandoned", 10);
+    assert_eq!(now.upstream("exchanges/abandoned"), 10);
+    assert_eq!(now.sum("/upstreams/service/exchanges"), 12);
     assert_eq!(
         now.session_ends(&[
             "initiator=downstream",

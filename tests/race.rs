@@ -377,6 +377,37 @@ fn a_foreign_reply_that_crosses_a_post_reaches_nobody() {
 }
 
 #[test]
+fn a_408_that_the_client_has_the_beginning_of_is_delivered_to_its_end() {
+    for method in ["PUT", "POST"] {
+        let service = Service::start(|mut connection| {
+            if !connection.answer("good") || connection.head().is_err() {
+                return;
+            }
+            connection.exactly(5).unwrap();
+            connection.write("HTTP/1.1 408 Request Timeout\r\nContent-Length: 21\r\n\r\n");
+            // The rest of the request comes after all, and so does the rest of the answer.
+            connection.exactly(5).unwrap();
+            connection.write("waited for it so long");
+        });
+        let proxy = Config::to(service.address()).start();
+        warm(&proxy);
+        let mut client = proxy.client();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+        ));
+        let head = client.head().unwrap();
+        assert_eq!(head.status(), 408, "{method}");
+        client.send("world");
+        let body = client.response_body(head).unwrap().body;
+        assert_eq!(String::from_utf8_lossy(&body), "waited for it so long");
+        client.expect_fin();
+        drop(client);
+        assert_eq!(proxy.snapshot().sum("/upstreams/service/retries"), 0);
+        proxy.finish();
+    }
+}
+
+#[test]
 fn an_idempotent_request_that_loses_the_race_to_a_fin_is_sent_again() {
     let crossing = Crossing::prepare(drop);
     let answer = crossing.run(client::get("/next").as_bytes(), "lost_race");

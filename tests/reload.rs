@@ -346,6 +346,47 @@ fn who_waits_at_an_upstream_that_is_removed_is_served_by_the_new_one() {
 }
 
 #[test]
+fn the_time_spent_waiting_at_a_removed_upstream_is_not_the_new_ones_silence() {
+    let gate = Gate::new();
+    let old = named("old", &gate);
+    let new = Service::start(|mut connection| {
+        while connection.request().is_some() {
+            wait::pace(Duration::from_millis(100));
+            connection.reply("new");
+        }
+    });
+    let other = format!(
+        "[upstream.other]\nprotocol = \"http\"\nendpoints = [\"{}\"]\nresponse_timeout = \"500ms\"\n\
+         [listener.other]\nlisten = \"127.0.0.1:0\"\nupstream = \"other\"\n",
+        new.address()
+    );
+    let proxy = Config::to(old.address())
+        .pool("size = 1")
+        .more(&other)
+        .start();
+    let warm = client::once(proxy.address_of("other"), "/").unwrap();
+    assert_eq!(warm.text(), "new");
+    let mut clients = [proxy.client(), proxy.client()];
+    clients[0].send(client::get("/"));
+    old.wait_requests(1);
+    clients[1].send(client::get("/"));
+    proxy.wait_upstream("waiters", 1);
+    let waits = || proxy.snapshot().upstream("waiters") == 1;
+    wait::throughout(Duration::from_millis(700), "it waits", waits);
+    proxy.rewrite_raw(&format!(
+        "workers = 2\n[admin]\nlisten = \"unix:{}\"\n{other}\
+         [listener.front]\nlisten = \"127.0.0.1:0\"\nupstream = \"other\"\n",
+        proxy.directory().join("admin").display()
+    ));
+    assert_eq!(proxy.admin("POST", "/api/v1/reload").0, 200);
+    assert_eq!(clients[1].read("GET").text(), "new");
+    gate.open_for_all();
+    assert_eq!(clients[0].read("GET").text(), "old");
+    drop(clients);
+    proxy.finish();
+}
+
+#[test]
 fn a_greater_max_sessions_lets_those_in_who_wait() {
     for way in [Way::Signal, Way::Admin] {
         let service = Service::echoing_targets();

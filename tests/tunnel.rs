@@ -101,6 +101,36 @@ fn a_service_goes_on_after_the_clients_fin() {
 }
 
 #[test]
+fn every_byte_of_a_tunnel_is_counted_once() {
+    let (service, observed) = upgrading(|mut connection, tell| {
+        connection.write(pattern(5, 1000));
+        tell.send(connection.until_end()).unwrap();
+    });
+    let proxy = Config::to(service.address()).start();
+    let mut client = proxy.client();
+    // Some of what goes through the tunnel comes before there is one.
+    client.send([UPGRADE.as_bytes(), &pattern(4, 3000)].concat());
+    let head = client.through(b"\r\n\r\n").unwrap();
+    client.exactly(1000).unwrap();
+    client.send(pattern(4, 50_000));
+    let up = UPGRADE.len() as u64 + 53_000;
+    let down = head.len() as u64 + 1000;
+    let mut last = (0, 0);
+    wait::until("both directions are counted", || {
+        let (_, body) = proxy.admin("GET", "/api/v1/sessions");
+        let list = Snapshot(serde_json::from_str(&body).unwrap());
+        let row = |key: &str| list.number(&format!("/listeners/front/0/{key}"));
+        let now = (row("read_bytes"), row("written_bytes"));
+        let is_still = std::mem::replace(&mut last, now) == now;
+        (is_still && now.0 >= up && now.1 >= down).then_some(())
+    });
+    assert_eq!(last, (up, down));
+    drop(client);
+    assert_eq!(seen(&observed).0.len(), 53_000);
+    proxy.finish();
+}
+
+#[test]
 fn a_client_goes_on_after_the_services_fin() {
     let (service, observed) = upgrading(|mut connection, tell| {
         connection.write(pattern(3, 300_000));

@@ -77,9 +77,8 @@ impl Client {
         let mut nothing = Buffer::new(0);
         outbound.pass(Pass::Edited, 0, &mut nothing);
         let result = poll_fn(|context| {
-            if let Poll::Ready(written) =
-                outbound.poll_flush(&mut self.transport, &mut nothing, context)
-            {
+            let (flushed, _) = outbound.poll_flush(&mut self.transport, &mut nothing, context);
+            if let Poll::Ready(written) = flushed {
                 return Poll::Ready(written.map_err(|error| ClientLost::at(&error)));
             }
             if self.poll_command(context) == Command::Cut {

@@ -230,14 +230,12 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         };
         loop {
             let service = &mut lease.connection_mut().transport;
-            let before = self.request.outbound.written_bytes;
-            let flushed =
-                self.request
-                    .outbound
-                    .poll_flush(service, &mut self.client.inbound, context);
+            let outbound = &mut self.request.outbound;
+            let (flushed, has_moved) =
+                outbound.poll_flush(service, &mut self.client.inbound, context);
             // The clock is asked where somebody has to be waited for; a request that goes out at once
             // went out when the exchange began.
-            if flushed.is_pending() && self.request.outbound.written_bytes > before {
+            if has_moved {
                 self.moved_at = clock::now();
             }
             match flushed {
@@ -293,13 +291,14 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             outbound, inbound, ..
         } = &mut self.response;
         let before = outbound.written_bytes;
-        let flushed = outbound.poll_flush(&mut self.client.transport, inbound, context);
+        let (flushed, has_moved) =
+            outbound.poll_flush(&mut self.client.transport, inbound, context);
         let written = outbound.written_bytes - before;
         if written > 0 {
             self.client.facts.add_written_bytes(written);
-            if flushed.is_pending() {
-                self.moved_at = clock::now();
-            }
+        }
+        if has_moved {
+            self.moved_at = clock::now();
         }
         match flushed {
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
@@ -324,6 +323,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         let is_early = !self.request.is_framed;
         let is_draining = self.client.facts.control.command() != Command::None;
         framer.announce_close(is_early || is_draining);
+        let has_complained = framer.says_idle_for_too_long();
         let mut framed = false;
         while !outbound.is_blocked() && !inbound.is_empty() {
             let frame = framer
@@ -339,9 +339,11 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
                 break;
             }
         }
-        // The whole request is out, so a complaint that none came was meant for the time before.
+        // The whole request is out, so a complaint that none came was meant for the time before. It is
+        // judged as it comes: of one that came earlier the client may have the beginning.
+        let complains = !has_complained && self.response.framer.says_idle_for_too_long();
         let is_reused = self.lease.as_ref().is_some_and(Lease::is_reused);
-        if is_reused && self.request.is_sent() && self.response.framer.says_idle_for_too_long() {
+        if complains && is_reused && self.request.is_sent() {
             return Err(Failure::CrossedAnswer);
         }
         match self.response.then {

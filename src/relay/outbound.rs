@@ -23,6 +23,8 @@ pub struct Outbound {
     /// Bytes that may be held, written or not, so that all can be sent once more; 0: hold nothing.
     hold_bytes_max: usize,
     held: bool,
+    /// The last flush had to wait for its reader.
+    has_waited: bool,
     /// Bytes written since the beginning, or since the last rewind.
     pub written_bytes: u64,
 }
@@ -36,6 +38,7 @@ impl Outbound {
             verbatim: 0,
             hold_bytes_max,
             held: hold_bytes_max > 0,
+            has_waited: false,
             written_bytes: 0,
         }
     }
@@ -109,8 +112,22 @@ impl Outbound {
         self.written_bytes = 0;
     }
 
-    /// Writes until everything framed is written.
+    /// Writes until everything framed is written. Says also whether its reader, who had to be waited
+    /// for, now or before, has taken a byte.
     pub fn poll_flush(
+        &mut self,
+        transport: &mut Transport,
+        source: &mut Buffer,
+        context: &mut Context<'_>,
+    ) -> (Poll<io::Result<()>>, bool) {
+        let before = self.written_bytes;
+        let flushed = self.poll_write_all(transport, source, context);
+        let had_waited = std::mem::replace(&mut self.has_waited, flushed.is_pending());
+        let has_moved = self.written_bytes > before && (had_waited || self.has_waited);
+        (flushed, has_moved)
+    }
+
+    fn poll_write_all(
         &mut self,
         transport: &mut Transport,
         source: &mut Buffer,

@@ -122,6 +122,7 @@ impl Tunnel {
         context: &mut Context<'_>,
     ) -> Poll<TunnelEnd> {
         let (socket, inbound) = (&mut client.transport, &mut client.inbound);
+        let held_before = inbound.filled().len() as u64;
         let up = self
             .to_service
             .poll(socket, inbound, service, Fin::Passed, context);
@@ -149,9 +150,11 @@ impl Tunnel {
             Err(Failed::Source) => return Poll::Ready(TunnelEnd::Reset(Side::Upstream)),
             Err(Failed::Sink) => return Poll::Ready(TunnelEnd::Reset(Side::Downstream)),
         };
+        // What was held before has been counted when it was read.
+        let read = (up + client.inbound.filled().len() as u64).saturating_sub(held_before);
+        client.facts.add_read_bytes(read);
         if up + down > 0 {
             self.moved_at = clock::now();
-            client.facts.add_read_bytes(up);
             client.facts.add_written_bytes(down);
         }
         client.has_ended = self.to_service != Direction::Open && !self.service_is_broken;

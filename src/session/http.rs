@@ -95,12 +95,17 @@ async fn carry(
         let (lease, lent_at) = match acquire(session, request, want, now).await {
             Ok(lent) => lent,
             // The upstream was taken away by a reload; the new rules name another.
-            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => continue,
+            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {
+                now = clock::now();
+                continue;
+            }
             Err(NoLease::Refused(error)) => {
                 let reason = refusal::of_acquire(&error);
                 return refuse(session, request, Some(facts), reason).await;
             }
             Err(NoLease::Client(lost)) => {
+                let stats = session.rules.upstream.stats();
+                stats.exchanges.increment(ExchangeOutcome::Abandoned);
                 return Err(verdict::client_lost(lost, Phase::Queue, true));
             }
         };

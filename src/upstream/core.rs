@@ -169,20 +169,14 @@ impl<C: Handle, W> Core<C, W> {
         let Some(endpoint) = self.endpoint(id) else {
             return;
         };
-        let unfit = if is_draining {
-            Some(DiscardReason::Drain)
-        } else if endpoint.is_removed {
-            Some(DiscardReason::EndpointRemoved)
-        } else {
-            endpoint.books.unfit(&connection, now)
-        };
+        let unfit = endpoint.unfit(&connection, is_draining, now);
         if let Some(reason) = unfit {
             endpoint.books.retire_leased(true);
             actions.push_back(Action::Retire(id, connection, reason));
             return self.pump(now, actions);
         }
         let key = connection.key();
-        if self.front_is_stuck(key) {
+        if self.front_is_stuck(id, key) {
             if let Some(endpoint) = self.endpoint(id) {
                 endpoint.books.retire_leased(true);
             }
@@ -261,12 +255,7 @@ impl<C: Handle, W> Core<C, W> {
             return;
         };
         endpoint.health.connected();
-        if is_draining || endpoint.is_removed {
-            let reason = if is_draining {
-                DiscardReason::Drain
-            } else {
-                DiscardReason::EndpointRemoved
-            };
+        if let Some(reason) = endpoint.unfit(&connection, is_draining, now) {
             endpoint.books.connected_and_retired();
             actions.push_back(Action::Retire(id, connection, reason));
         } else if let Some(waiter) = self.queue.take_oldest(|waiter| waiter.key == key) {
@@ -500,6 +489,19 @@ impl<C: Handle, W> Core<C, W> {
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         (self.seed >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl<C: Handle> Endpoint<C> {
+    /// Why a connection must not be lent from now on, if so.
+    fn unfit(&self, connection: &C, is_draining: bool, now: Instant) -> Option<DiscardReason> {
+        if is_draining {
+            Some(DiscardReason::Drain)
+        } else if self.is_removed {
+            Some(DiscardReason::EndpointRemoved)
+        } else {
+            self.books.unfit(connection, now)
+        }
     }
 }
 

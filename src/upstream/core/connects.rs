@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use super::{Action, Actions, Core};
-use crate::pool::PoolKey;
 use crate::pool::core::Handle;
+use crate::pool::{EndpointId, PoolKey};
 use crate::stats::reason::{DiscardReason, OpenReason};
 use crate::upstream::balance::{Candidate, least_loaded};
 use crate::upstream::health::Health;
@@ -198,9 +198,10 @@ impl<C: Handle, W> Core<C, W> {
         }
     }
 
-    /// Whether the oldest waiter can't use a connection of `key`, and nothing else is under way or
-    /// possible for it: then the connection makes room for it, or it would wait behind all others.
-    pub(super) fn front_is_stuck(&self, key: PoolKey) -> bool {
+    /// Whether the oldest waiter can't use a connection of `key` that came back to `id`, and nothing
+    /// else is under way or possible for it: then the connection makes room for it, or it would wait
+    /// behind all others. Where a slot is free already, one more brings no connect any closer.
+    pub(super) fn front_is_stuck(&self, id: EndpointId, key: PoolKey) -> bool {
         self.queue.iter().next().is_some_and(|front| {
             (front.key != key || front.fresh)
                 && !self
@@ -208,7 +209,8 @@ impl<C: Handle, W> Core<C, W> {
                     .iter()
                     .any(|(it, count)| *it == front.key && *count > 0)
                 && self.active().all(|it| {
-                    it.books.closing() == 0 && (it.books.is_full() || it.health != Health::Well)
+                    let can_dial = !it.books.is_full() && it.health == Health::Well;
+                    it.books.closing() == 0 && !can_dial && (it.id != id || it.books.is_full())
                 })
         })
     }

@@ -540,3 +540,133 @@ fn a_queue_of_none_finds_an_endpoint_that_came_back() {
             .any(|it| matches!(it, Action::Connect(_, _, OpenReason::Trial)))
     );
 }
+
+/// Books of one endpoint with this size, and so many connections lent.
+fn lent(size: usize, leased: u64) -> (World, Vec<Fake>) {
+    let mut world = World::new(11);
+    world.core = Core::new(world.core.rules, 11);
+    let limits = Limits {
+        size,
+        min_idle: 0,
+        idle_timeout: None,
+        max_exchanges: None,
+        connect_parallel: 8,
+    };
+    let mut actions = Actions::new();
+    let rules = EndpointRules { weight: 1, limits };
+    let endpoint = EndpointId(0);
+    world
+        .core
+        .set_endpoint(endpoint, rules, world.now, &mut actions);
+    let mut connections = Vec::new();
+    for id in 0..leased {
+        assert!(matches!(
+            world.acquire_for(id, &mut actions),
+            Answer::Waits(_)
+        ));
+    }
+    for id in 0..leased {
+        let connection = Fake {
+            id,
+            key: PoolKey::SOLE,
+            endpoint,
+            retire_at: None,
+            exchanges: 1,
+        };
+        let (now, reason) = (world.now, OpenReason::Demand);
+        world
+            .core
+            .connected(endpoint, connection, reason, now, &mut actions);
+    }
+    for action in actions {
+        if let Action::Grant(_, connection) = action {
+            connections.push(connection);
+        }
+    }
+    (world, connections)
+}
+
+#[test]
+fn connections_that_work_are_not_spent_on_a_waiter_for_a_fresh_one_while_connects_fail() {
+    let (mut world, mut connections) = lent(4, 3);
+    let endpoint = EndpointId(0);
+    let mut actions = Actions::new();
+    let fresh = world
+        .core
+        .acquire(PoolKey::SOLE, true, world.now, || 10, &mut actions);
+    assert!(matches!(fresh, Answer::Waits(_)));
+    let (refused, reason) = (ConnectOutcome::Refused, OpenReason::Demand);
+    world.core.connect_failed(
+        endpoint,
+        PoolKey::SOLE,
+        reason,
+        refused,
+        world.now,
+        &mut actions,
+    );
+    assert!(matches!(
+        world.acquire_for(11, &mut actions),
+        Answer::Waits(_)
+    ));
+    actions.clear();
+    // A slot is free already: one more would not let the endpoint be dialled any sooner.
+    let connection = connections.pop().unwrap();
+    world
+        .core
+        .release(endpoint, connection, world.now, &mut actions);
+    assert!(
+        matches!(actions.pop_front(), Some(Action::Grant(waiter, _)) if waiter.waiter == 11),
+        "the waiter behind it can use what came back"
+    );
+    let connection = connections.pop().unwrap();
+    world
+        .core
+        .release(endpoint, connection, world.now, &mut actions);
+    assert!(actions.is_empty(), "{actions:?}");
+}
+
+#[test]
+fn a_connect_that_was_under_way_when_size_shrank_does_not_stay_as_surplus() {
+    let (mut world, mut connections) = lent(2, 1);
+    let endpoint = EndpointId(0);
+    let mut actions = Actions::new();
+    let Answer::Waits(ticket) = world.acquire_for(10, &mut actions) else {
+        panic!("nothing is idle");
+    };
+    let limits = Limits {
+        size: 1,
+        min_idle: 0,
+        idle_timeout: None,
+        max_exchanges: None,
+        connect_parallel: 8,
+    };
+    let rules = EndpointRules { weight: 1, limits };
+    world
+        .core
+        .set_endpoint(endpoint, rules, world.now, &mut actions);
+    assert!(world.core.leave(ticket));
+    actions.clear();
+    let surplus = Fake {
+        id: 10,
+        exchanges: 0,
+        ..connections[0].clone()
+    };
+    let reason = OpenReason::Demand;
+    world
+        .core
+        .connected(endpoint, surplus, reason, world.now, &mut actions);
+    assert!(matches!(
+        actions.pop_front(),
+        Some(Action::Retire(
+            _,
+            Fake { id: 10, .. },
+            DiscardReason::PoolShrunk
+        ))
+    ));
+    world.core.slot_freed(endpoint, world.now, &mut actions);
+    let connection = connections.pop().unwrap();
+    world
+        .core
+        .release(endpoint, connection, world.now, &mut actions);
+    assert_eq!(world.core.occupied(), 1);
+}
