@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected stream socket.
@@ -45,12 +46,31 @@ impl Transport {
         }
     }
 
-    /// Reads without waiting; `WouldBlock` where nothing has arrived.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Has `look` find out what has arrived. Where that answers `WouldBlock`, readiness has to come
+    /// anew.
+    pub fn try_io<T>(&self, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, look),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, look),
         }
+    }
+
+    /// Has the runtime find out anew what has arrived, after a [`Transport::try_io`] that left it in
+    /// place. Fails where no descriptor is free; then everything is as it was.
+    pub fn rearm(&mut self) -> io::Result<()> {
+        // Another descriptor of the same socket: what waits in it is told at its registration, and the
+        // socket lives on when the first one is closed.
+        *self = match self {
+            Self::Tcp(stream) => {
+                let again: Socket = SockRef::from(&*stream).try_clone()?;
+                Self::Tcp(TcpStream::from_std(again.into())?)
+            }
+            Self::Unix(stream) => {
+                let again: Socket = SockRef::from(&*stream).try_clone()?;
+                Self::Unix(UnixStream::from_std(again.into())?)
+            }
+        };
+        Ok(())
     }
 
     /// Writes `first`, then `second`, in one system call.

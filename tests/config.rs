@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use millpond::config::checked::{Address, Config, descriptors_needed};
+use millpond::config::checked::{Address, Config, Protocol, descriptors_needed};
 use millpond::config::keys::{KEYS, Key, Preset};
 use millpond::config::{self, Kind, Source};
+use millpond::protocol::frames::Framing;
 
 const MANUAL: &str = "conf/millpond.toml";
 
@@ -56,6 +57,31 @@ fn the_manual_has_no_other_key() {
             KEYS.iter().any(|key| key.path == path),
             "{MANUAL} speaks of {path}"
         );
+    }
+}
+
+/// The same for each protocol that has keys of its own; they need what stands behind them.
+const BASES: &[(&str, &str, &str)] = &[
+    ("tcp.reuse", "tcp", "tcp.reuse = \"never\""),
+    (
+        "tcp.",
+        "tcp",
+        "tcp = { reuse = \"probed\", probe = \"a=>b\" }",
+    ),
+    ("frames.length", "frames", "frames.length = \"0:4:big\""),
+    ("frames.delimiter", "frames", "frames.delimiter = ';'"),
+    ("frames.", "frames", "frames.size = 8"),
+];
+
+/// The configuration in which a key means something.
+fn base(key: &Key) -> String {
+    let own = key.path.strip_prefix("upstream.NAME.").unwrap_or_default();
+    match BASES.iter().find(|(prefix, ..)| own.starts_with(prefix)) {
+        None => BASE.to_owned(),
+        Some((_, protocol, lines)) => BASE.replace(
+            "protocol = \"http\"",
+            &format!("protocol = \"{protocol}\"\n{lines}"),
+        ),
     }
 }
 
@@ -110,15 +136,20 @@ fn the_files_in_conf_load_without_a_warning() {
 
 #[test]
 fn the_manual_with_every_default_written_out_is_the_same_configuration() {
-    let text = fs::read_to_string(MANUAL).unwrap();
-    let live: Vec<String> = text
-        .lines()
-        .map(|line| match assignment(line) {
-            Some(("token", ..)) | None => line.to_owned(),
-            Some(_) => line.trim_start_matches("# ").to_owned(),
-        })
-        .collect();
-    assert_eq!(config::parse(&live.join("\n")), config::parse(&text));
+    for (protocol, needed) in [("http", ""), ("tcp", ""), ("frames", "size = 8")] {
+        let text = manual_for(protocol, needed);
+        let live: Vec<String> = text
+            .lines()
+            .map(|line| match assignment(line) {
+                Some((key, ..)) if is_unset(key) => line.to_owned(),
+                Some(_) => line.trim_start_matches("# ").to_owned(),
+                None => line.to_owned(),
+            })
+            .collect();
+        let written = config::parse(&text);
+        assert!(written.is_ok(), "{protocol}: {written:?}");
+        assert_eq!(config::parse(&live.join("\n")), written, "{protocol}");
+    }
 }
 
 #[test]
@@ -142,13 +173,45 @@ fn defaults_are_what_the_interface_promises() {
     assert_eq!(listener.http.body_max, None);
 }
 
+/// The manual with another protocol, without the sections that are not for it.
+fn manual_for(protocol: &str, needed: &str) -> String {
+    let text = fs::read_to_string(MANUAL).unwrap();
+    let mut is_in = true;
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            if line.starts_with('[') {
+                let others = ["tcp", "frames"].into_iter().filter(|it| *it != protocol);
+                is_in = !others
+                    .into_iter()
+                    .any(|other| line.ends_with(&format!(".{other}]")));
+            }
+            is_in
+        })
+        .collect();
+    let section = format!("[upstream.orders.{protocol}]");
+    lines
+        .join("\n")
+        .replace("protocol = \"http\"", &format!("protocol = \"{protocol}\""))
+        .replace(&section, &format!("{section}\n{needed}"))
+}
+
+/// Whether nothing holds for the key where it is not written.
+fn is_unset(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.default == Preset::Unset && key.path.ends_with(&format!(".{name}")))
+}
+
 /// Each key reaches its own field: set alone, it changes its own entry and no other.
 #[test]
 fn each_key_changes_itself_and_nothing_else() {
-    let plain: BTreeMap<_, _> = config::entries(&config::parse(BASE).unwrap())
-        .into_iter()
-        .collect();
+    let entries_of = |text: &str| -> BTreeMap<_, _> {
+        config::entries(&config::parse(text).unwrap())
+            .into_iter()
+            .collect()
+    };
     for key in KEYS {
+        let plain = entries_of(&base(key));
         let Some(text) = other_than_default(key) else {
             continue;
         };
@@ -156,17 +219,23 @@ fn each_key_changes_itself_and_nothing_else() {
             .path
             .replace("upstream.NAME", "upstream.orders")
             .replace("listener.NAME", "listener.web");
-        let changed: BTreeMap<_, _> = config::entries(&with_variable(&path, &text))
+        let changed: BTreeMap<_, _> = config::entries(&with_variable(key, &path, &text))
             .into_iter()
             .collect();
         let differing: Vec<&String> = plain
             .keys()
             .filter(|entry| plain[*entry] != changed[*entry])
             .collect();
-        assert_eq!(differing, [&path], "{path} = {text}");
+        if key.path == "upstream.NAME.protocol" {
+            let own = |entry: &&&String| entry.starts_with("upstream.orders.tcp.");
+            let others = differing.iter().filter(|entry| !own(entry));
+            assert_eq!(others.collect::<Vec<_>>(), [&&path], "{path} = {text}");
+        } else {
+            assert_eq!(differing, [&path], "{path} = {text}");
+        }
         assert_eq!(changed[&path], text, "{path}");
     }
-    let entries: Vec<String> = plain
+    let entries: Vec<String> = entries_of(BASE)
         .keys()
         .map(|entry| {
             entry
@@ -249,13 +318,30 @@ fn the_one_line_form_goes_the_same_way() {
         Address::Unix("/run/m.sock".into())
     );
 
+    let source = one_line(
+        "127.0.0.1:1",
+        "frames://s.test:9?delimiter=%0D%0A&max=64KiB",
+        None,
+    );
+    let config = config::load(&source, std::iter::empty()).unwrap().config;
+    let Protocol::Frames(frames) = &config.upstreams["main"].protocol else {
+        panic!("frames");
+    };
+    assert_eq!(
+        (&frames.layout.framing, frames.layout.frame_max),
+        (&Framing::Delimiter(b"\r\n".as_slice().into()), 65_536)
+    );
+    let source = one_line("127.0.0.1:1", "tcp://s.test:9", None);
+    let config = config::load(&source, std::iter::empty()).unwrap().config;
+    assert_eq!(config.upstreams["main"].protocol.label(), "tcp");
+
     let source = one_line("8080", "redis://127.0.0.1:6379", Some(0));
     let errors = config::load(&source, std::iter::empty())
         .unwrap_err()
         .to_string();
     assert_eq!(
         errors,
-        "--upstream = \"redis://127.0.0.1:6379\": redis is not spoken; allowed: http://HOST:PORT or http://unix:PATH (this version speaks HTTP only)\n\
+        "--upstream = \"redis://127.0.0.1:6379\": redis is not spoken; allowed: http://HOST:PORT, tcp://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or ?size=N), each also with unix:PATH\n\
          upstream.main.pool.size (from --pool-size) = \"0\": is out of bounds; allowed: a whole number from 1 to 1000000\n\
          listener.main.listen (from --listen) = \"8080\": has no port; allowed: IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH"
     );
@@ -406,12 +492,60 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         r#"-protocol = "http""#,
-        r#"upstream.orders.protocol: must be written; allowed: "http""#,
+        r#"upstream.orders.protocol: must be written; allowed: "http" or "tcp" or "frames""#,
     ),
     (
         r#"-protocol = "http"
-[upstream.orders] protocol = "tcp""#,
-        r#"upstream.orders.protocol = "tcp": is not one of the choices; allowed: "http""#,
+[upstream.orders] protocol = "smtp""#,
+        r#"upstream.orders.protocol = "smtp": is not one of the choices; allowed: "http" or "tcp" or "frames""#,
+    ),
+    (
+        r#"[upstream.orders] tcp.quiet = "1s""#,
+        r#"upstream.orders.tcp.quiet = protocol = "http": has no use for it; allowed: only with protocol = "tcp""#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "tcp"
+[upstream.orders] tcp.reuse = "probed""#,
+        r#"upstream.orders.tcp.probe: must be written; allowed: { send = "…", expect = "…" } with bytes in each"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "tcp"
+[upstream.orders] tcp.probe = { send = '\q', answer = "a" }"#,
+        r#"upstream.orders.tcp.probe.send = "\\q": has an unknown escape (write \\ for a backslash); allowed: { send = "…", expect = "…" } with bytes in each
+upstream.orders.tcp.probe.expect = { … }: is missing; allowed: { send = "…", expect = "…" } with bytes in each
+upstream.orders.tcp.probe.answer = "a": there is no such key; allowed: { send = "…", expect = "…" } with bytes in each"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames""#,
+        r#"upstream.orders.frames: must be written; allowed: one of length, delimiter and size"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, delimiter = ";" }"#,
+        r#"upstream.orders.frames.size = 8: stands beside upstream.orders.frames.delimiter; allowed: one of length, delimiter and size"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { length = { offset = 0, width = 9, endian = "middle" }, max = "1KiB" }"#,
+        r#"upstream.orders.frames.length.width = 9: is not a whole number from 1 to 8; allowed: { offset = 0, width = 4, endian = "big" or "little", adjust = 0 }, or "0:4:big:0"
+upstream.orders.frames.length.endian = "middle": is neither "big" nor "little"; allowed: { offset = 0, width = 4, endian = "big" or "little", adjust = 0 }, or "0:4:big:0""#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, oneway = { offset = 8, mask = 0x40, value = 0x40 } }"#,
+        r#"upstream.orders.frames.oneway = "8:0x40:0x40": the mark of one-way requests lies where no frame has a byte of its own; allowed: a layout in which a frame can be told from the next"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, heartbeat = { offset = 1, mask = 0x40, value = 0x41 } }"#,
+        r#"upstream.orders.frames.heartbeat = "1:0x40:0x41": the mark of heartbeats expects bits that its mask hides; allowed: a layout in which a frame can be told from the next"#,
     ),
     (
         r#"-endpoints = ["127.0.0.1:8000"]"#,
@@ -649,14 +783,17 @@ listener.web.http.head_max = "1B": is out of bounds; allowed: a size from 1KiB t
 #[test]
 fn no_text_brings_the_loader_down() {
     const ROUNDS: u32 = 4_000;
-    let text = fs::read_to_string(MANUAL).unwrap();
-    let lines: Vec<String> = text
-        .lines()
-        .filter(|line| {
-            line.starts_with('[') || assignment(line).is_some_and(|(key, ..)| key != "token")
-        })
-        .map(|line| line.trim_start_matches("# ").to_owned())
-        .collect();
+    let manuals = [("http", ""), ("tcp", ""), ("frames", "size = 8")].map(|(protocol, needed)| {
+        manual_for(protocol, needed)
+            .lines()
+            .filter(|line| {
+                let live = !line.starts_with('#');
+                let key = assignment(line).map(|(key, ..)| key);
+                line.starts_with('[') || key.is_some_and(|key| live || !is_unset(key))
+            })
+            .map(|line| line.trim_start_matches("# ").to_owned())
+            .collect::<Vec<String>>()
+    });
     let values = [
         "0",
         "-1",
@@ -679,8 +816,8 @@ fn no_text_brings_the_loader_down() {
     ];
     let mut random = Random(0x6d69_6c6c_706f_6e64);
     let (mut good, mut bad) = (0, 0);
-    for _ in 0..ROUNDS {
-        let mut lines = lines.clone();
+    for round in 0..ROUNDS {
+        let mut lines = manuals[round as usize % manuals.len()].clone();
         for _ in 0..=random.below(3) {
             let at = random.below(lines.len());
             match random.below(5) {
@@ -816,7 +953,10 @@ fn needs_restart(key: &Key) -> bool {
             None => return false,
         },
     };
-    let changes = config::diff(&config::parse(BASE).unwrap(), &with_variable(&path, &text));
+    let changes = config::diff(
+        &config::parse(&base(key)).unwrap(),
+        &with_variable(key, &path, &text),
+    );
     assert!(!changes.is_empty(), "{path}");
     !changes.needs_restart.is_empty()
 }
@@ -828,6 +968,14 @@ fn other_than_default(key: &Key) -> Option<String> {
         Preset::Required | Preset::Unset => "",
     };
     Some(match key.kind {
+        // A choice of protocol brings a section with it; `tcp` needs nothing in it.
+        _ if key.path == "upstream.NAME.protocol" => "tcp".to_owned(),
+        _ if key.path == "upstream.NAME.tcp.reuse" => "promised".to_owned(),
+        Kind::Octets => r"NO\r\n".to_owned(),
+        Kind::Probe => r"PING\r\n=>+PONG\r\n".to_owned(),
+        Kind::LengthField => "4:2:little:-1".to_owned(),
+        Kind::Mark => "2:0x40:0x00".to_owned(),
+        Kind::Count { .. } if default.is_empty() => "9".to_owned(),
         Kind::Count { .. } => (default.parse::<u64>().unwrap() + 1).to_string(),
         Kind::Bytes { .. } => "3KiB".to_owned(),
         // Below its upper bound, which is another key.
@@ -846,14 +994,11 @@ fn other_than_default(key: &Key) -> Option<String> {
     })
 }
 
-fn with_variable(path: &str, text: &str) -> Config {
+fn with_variable(key: &Key, path: &str, text: &str) -> Config {
     let variable = format!("MILLPOND__{}", path.replace('.', "__").to_uppercase());
-    config::load(
-        &Source::Text(BASE.to_owned()),
-        variables(&[(&variable, text)]),
-    )
-    .unwrap_or_else(|errors| panic!("{path} = {text}:\n{errors}"))
-    .config
+    config::load(&Source::Text(base(key)), variables(&[(&variable, text)]))
+        .unwrap_or_else(|errors| panic!("{path} = {text}:\n{errors}"))
+        .config
 }
 
 fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> + use<> {

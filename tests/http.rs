@@ -268,7 +268,7 @@ async fn a_websocket_goes_through_and_is_pinned_for_life() {
     drop(socket);
     service.await.unwrap();
     tokio::task::spawn_blocking(move || {
-        proxy.wait_upstream("discards/tunnel", 1);
+        proxy.wait_upstream("discards/service_end", 1);
         proxy.finish();
     })
     .await

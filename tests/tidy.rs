@@ -50,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("log", &["stats", "close", "config", "sys"]),
     ("stats", &["close", "sys"]),
     ("close", &["sys", "transport"]),
-    ("config", &["sys"]),
+    ("config", &["sys", "protocol"]),
     ("drain", &[]),
     ("protocol", &[]),
     ("transport", &[]),
@@ -67,6 +67,7 @@ const PURE: &[&str] = &[
     "src/upstream/health",
     "src/close/classify",
     "src/session/verdict",
+    "src/relay/transcript",
 ];
 
 /// What a pure file must not name.

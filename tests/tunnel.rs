@@ -178,7 +178,12 @@ fn a_close_in_order_is_no_reset_in_either_order() {
         without_resets(&now);
         assert_eq!(now.connection_ends(&["manner=fin"]), 1, "{:#}", now.0);
         assert_eq!(now.upstream("exchanges/pinned"), 1);
-        assert_eq!(now.upstream("discards/tunnel"), 1);
+        let reason = if word == "last" {
+            "service_end"
+        } else {
+            "tunnel"
+        };
+        assert_eq!(now.upstream(&format!("discards/{reason}")), 1);
         proxy.finish();
     }
 }

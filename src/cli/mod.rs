@@ -44,7 +44,8 @@ struct RunOptions {
     /// Where to listen: IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH.
     #[arg(long, value_name = "ADDR", requires = "upstream")]
     listen: Option<String>,
-    /// The service: http://HOST:PORT or http://unix:PATH.
+    /// The service: http://HOST:PORT, tcp://HOST:PORT or frames://HOST:PORT?length=0:4:big (or
+    /// ?delimiter=%0A, or ?size=N); unix:PATH may stand for HOST:PORT.
     #[arg(long, value_name = "URL", requires = "listen")]
     upstream: Option<String>,
     /// Connections to the service, at most [default: 64].

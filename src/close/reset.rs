@@ -24,15 +24,41 @@ pub fn abort(transport: Transport, _cause: ResetCause) -> u64 {
     lost
 }
 
+/// How a connection ended that was to be reset after delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// Whose RST it was.
+    pub by: AbortedBy,
+    /// Bytes that the peer's kernel had not acknowledged; they are lost.
+    pub unacknowledged_bytes: u64,
+}
+
+/// Whose RST ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbortedBy {
+    /// Ours.
+    Us,
+    /// The peer's, which came while we waited.
+    Peer,
+}
+
 /// Ends a connection with an RST after the peer's kernel has acknowledged everything written, or
-/// after `patience`. Returns the bytes that it had not acknowledged by then; they are lost.
+/// after `patience`.
 pub async fn abort_after_delivery(
     transport: Transport,
     cause: ResetCause,
     patience: Duration,
-) -> u64 {
-    delivery(&transport, patience).await;
-    abort(transport, cause)
+) -> Aborted {
+    match delivery(&transport, patience).await {
+        Delivery::Complete | Delivery::Overdue => Aborted {
+            by: AbortedBy::Us,
+            unacknowledged_bytes: abort(transport, cause),
+        },
+        Delivery::Reset => Aborted {
+            by: AbortedBy::Peer,
+            unacknowledged_bytes: bury(transport),
+        },
+    }
 }
 
 /// Closes a descriptor whose connection the peer has reset, or whose kernel has given it up: nothing

@@ -3,14 +3,16 @@
 //! Called only when no problem was found: every key then has a value of its kind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::{
-    Address, Admin, Config, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool, Protocol,
-    Retry, Shutdown, Upstream,
+    Address, Admin, Config, Frames, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool,
+    Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::limits::Names;
 use super::read::Values;
+use crate::protocol::frames::{Framing, Layout};
 
 const CHECKED: &str = "a configuration without problems has a value of its kind for every key";
 
@@ -77,7 +79,11 @@ fn log(top: &Section<'_>) -> Log {
 fn upstream(section: &Section<'_>) -> Upstream {
     let endpoints = section.values.endpoints(&section.key("endpoints"));
     Upstream {
-        protocol: Protocol::Http,
+        protocol: match section.text("protocol") {
+            "tcp" => Protocol::Tcp(tcp(section)),
+            "frames" => Protocol::Frames(frames(section)),
+            _ => Protocol::Http,
+        },
         endpoints: endpoints.expect(CHECKED).to_vec(),
         response_timeout: section.time("response_timeout"),
         retry: match section.text("retry") {
@@ -105,6 +111,52 @@ fn upstream(section: &Section<'_>) -> Upstream {
     }
 }
 
+fn tcp(section: &Section<'_>) -> Tcp {
+    Tcp {
+        reuse: match section.text("tcp.reuse") {
+            "probed" => {
+                let probe = section.values.probe(&section.key("tcp.probe"));
+                let (send, expect) = probe.expect(CHECKED);
+                Reuse::Probed(Arc::new(Probe {
+                    send: send.to_vec(),
+                    expect: expect.to_vec(),
+                    timeout: section.time("tcp.probe_timeout"),
+                }))
+            }
+            "promised" => Reuse::Promised,
+            _ => Reuse::Never,
+        },
+        quiet: section.time("tcp.quiet"),
+    }
+}
+
+fn frames(section: &Section<'_>) -> Frames {
+    let error_reply = section.values.octets(&section.key("frames.error_reply"));
+    Frames {
+        layout: layout(section.values, &section.key("frames")).expect(CHECKED),
+        error_reply: error_reply.map(<[u8]>::to_vec),
+    }
+}
+
+/// How the frames of the section `frames` are laid out; `None` where that is not said in one way.
+pub(super) fn layout(values: &Values, frames: &str) -> Option<Layout> {
+    let length = values.length_field(&format!("{frames}.length"));
+    let delimiter = values.octets(&format!("{frames}.delimiter"));
+    let size = values.number(&format!("{frames}.size"));
+    let framing = match (length, delimiter, size) {
+        (Some(field), None, None) => Framing::Length(field),
+        (None, Some(delimiter), None) => Framing::Delimiter(delimiter.into()),
+        (None, None, Some(size)) => Framing::Fixed(as_usize(size)),
+        _ => return None,
+    };
+    Some(Layout {
+        framing,
+        frame_max: as_usize(values.number(&format!("{frames}.max"))?),
+        oneway: values.mark(&format!("{frames}.oneway")),
+        heartbeat: values.mark(&format!("{frames}.heartbeat")),
+    })
+}
+
 fn listener(section: &Section<'_>) -> Listener {
     Listener {
         listen: section.address("listen").expect(CHECKED),
@@ -124,6 +176,10 @@ fn listener(section: &Section<'_>) -> Listener {
         linger_gap: section.time("linger_gap"),
         linger_bytes: section.number("linger_bytes"),
         half_close_timeout: section.time("half_close_timeout"),
+        refuse: match section.text("refuse") {
+            "reset" => Refuse::Reset,
+            _ => Refuse::Fin,
+        },
         http: ListenerHttp {
             forwarded: section.switch("http.forwarded"),
             head_max: as_usize(section.number("http.head_max")),

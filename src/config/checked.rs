@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::protocol::frames::Layout;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,11 +104,75 @@ pub struct Upstream {
     pub pool: Pool,
 }
 
-/// The wire language of an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The wire language of an upstream, with what concerns it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0 (RFC 9112).
     Http,
+    /// Anything: nothing is known of its boundaries.
+    Tcp(Tcp),
+    /// A declared framing, one reply for each request.
+    Frames(Frames),
+}
+
+impl Protocol {
+    /// As the configuration spells it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp(_) => "tcp",
+            Self::Frames(_) => "frames",
+        }
+    }
+}
+
+/// `[upstream.NAME.tcp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// Whether a connection may serve another client after this one.
+    pub reuse: Reuse,
+    /// How long the service must have been silent before it may.
+    pub quiet: Duration,
+}
+
+/// On what grounds a connection of `tcp` serves another client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reuse {
+    /// None: one session, one connection.
+    Never,
+    /// The service answers a probe, byte for byte, with nothing before it.
+    Probed(Arc<Probe>),
+    /// The operator's word that no answer pauses for longer than `quiet`.
+    Promised,
+}
+
+/// What shows that a service has nothing more to say to the client before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is sent; at least one byte.
+    pub send: Vec<u8>,
+    /// What must come back, and nothing else; at least one byte.
+    pub expect: Vec<u8>,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+/// `[upstream.NAME.frames]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// How frames are delimited; possible (see [`Layout::check`]).
+    pub layout: Layout,
+    /// What a client is sent in place of a reply that can't be had; `None`: its connection ends.
+    pub error_reply: Option<Vec<u8>>,
+}
+
+/// What a client sees that is refused where the protocol has no words for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuse {
+    /// A graceful close.
+    Fin,
+    /// A reset.
+    Reset,
 }
 
 /// Which requests may be sent again after a lost keep-alive race.
@@ -190,6 +257,8 @@ pub struct Listener {
     pub linger_bytes: u64,
     /// How long a tunnel may go on in one direction only.
     pub half_close_timeout: Duration,
+    /// What a client sees that is refused where the protocol has no words for it.
+    pub refuse: Refuse,
     /// What concerns HTTP only.
     pub http: ListenerHttp,
 }

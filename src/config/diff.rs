@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checked::{
-    Admin, Config, Endpoint, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool, Protocol,
-    Retry, Shutdown, Upstream,
+    Admin, Config, Endpoint, Frames, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool,
+    Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::value::{bytes_text, time_text};
+use super::wire::{length_text, mark_text, octets_text, probe_text};
+use crate::protocol::frames::{Framing, Layout};
 
 /// What differs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -264,7 +266,7 @@ fn process_entries(config: &Config) -> Vec<Entry> {
 
 fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
     let Upstream {
-        protocol: Protocol::Http,
+        protocol,
         endpoints,
         response_timeout,
         retry,
@@ -280,7 +282,7 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         Retry::Off => "off",
     };
     let mut entries = vec![
-        ("protocol", "http".to_owned()),
+        ("protocol", protocol.label().to_owned()),
         (
             "endpoints",
             endpoints
@@ -297,8 +299,85 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         ("user_timeout", optional_time(*user_timeout)),
         ("linger_time", time_text(*linger_time)),
     ];
+    entries.extend(tcp_entries(protocol));
+    entries.extend(frames_entries(protocol));
     entries.extend(pool_entries(pool));
     entries
+}
+
+/// Every upstream has these entries, so that two can be compared; they say something for one that
+/// speaks `tcp`.
+fn tcp_entries(protocol: &Protocol) -> Vec<Entry> {
+    let (reuse, probe, timeout, quiet) = match protocol {
+        Protocol::Tcp(Tcp { reuse, quiet }) => {
+            let (reuse, probe) = match reuse {
+                Reuse::Never => ("never", None),
+                Reuse::Promised => ("promised", None),
+                Reuse::Probed(probe) => ("probed", Some(probe)),
+            };
+            (Some(reuse.to_owned()), probe, probe, Some(*quiet))
+        }
+        Protocol::Http | Protocol::Frames(_) => (None, None, None, None),
+    };
+    let probe = probe.map(|probe| {
+        let Probe { send, expect, .. } = &**probe;
+        probe_text(send, expect)
+    });
+    vec![
+        ("tcp.reuse", or_unset(reuse)),
+        ("tcp.probe", or_unset(probe)),
+        (
+            "tcp.probe_timeout",
+            or_unset(timeout.map(|it| time_text(it.timeout))),
+        ),
+        ("tcp.quiet", or_unset(quiet.map(time_text))),
+    ]
+}
+
+/// The same for one that speaks `frames`.
+fn frames_entries(protocol: &Protocol) -> Vec<Entry> {
+    let frames = match protocol {
+        Protocol::Frames(frames) => Some(frames),
+        Protocol::Http | Protocol::Tcp(_) => None,
+    };
+    let (mut length, mut delimiter, mut size) = (None, None, None);
+    match frames.map(|frames| &frames.layout.framing) {
+        Some(Framing::Length(field)) => length = Some(length_text(field)),
+        Some(Framing::Delimiter(octets)) => delimiter = Some(octets_text(octets)),
+        Some(Framing::Fixed(bytes)) => size = Some(bytes.to_string()),
+        None => {}
+    }
+    let (max, oneway, heartbeat, error_reply) = match frames {
+        None => (None, None, None, None),
+        Some(Frames {
+            layout:
+                Layout {
+                    framing: _,
+                    frame_max,
+                    oneway,
+                    heartbeat,
+                },
+            error_reply,
+        }) => (
+            Some(bytes_text(*frame_max as u64)),
+            oneway.as_ref().map(mark_text),
+            heartbeat.as_ref().map(mark_text),
+            error_reply.as_deref().map(octets_text),
+        ),
+    };
+    vec![
+        ("frames.length", or_unset(length)),
+        ("frames.delimiter", or_unset(delimiter)),
+        ("frames.size", or_unset(size)),
+        ("frames.max", or_unset(max)),
+        ("frames.oneway", or_unset(oneway)),
+        ("frames.heartbeat", or_unset(heartbeat)),
+        ("frames.error_reply", or_unset(error_reply)),
+    ]
+}
+
+fn or_unset(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "unset".to_owned())
 }
 
 fn pool_entries(pool: &Pool) -> Vec<Entry> {
@@ -349,6 +428,7 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
         linger_gap,
         linger_bytes,
         half_close_timeout,
+        refuse,
         http:
             ListenerHttp {
                 forwarded,
@@ -356,6 +436,10 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
                 body_max,
             },
     } = listener;
+    let refuse = match refuse {
+        Refuse::Fin => "fin",
+        Refuse::Reset => "reset",
+    };
     vec![
         ("listen", listen.to_string()),
         ("upstream", upstream.clone()),
@@ -374,6 +458,7 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
         ("linger_gap", time_text(*linger_gap)),
         ("linger_bytes", bytes_text(*linger_bytes)),
         ("half_close_timeout", time_text(*half_close_timeout)),
+        ("refuse", refuse.to_owned()),
         ("http.forwarded", forwarded.to_string()),
         ("http.head_max", bytes_text(*head_max as u64)),
         (

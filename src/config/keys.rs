@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
     ),
     required(
         "upstream.NAME.protocol",
-        Kind::Choice(&["http"]),
+        Kind::Choice(&["http", "tcp", "frames"]),
         "the wire language of the service",
     ),
     required(
@@ -196,6 +196,65 @@ pub const KEYS: &[Key] = &[
         "1024",
         "sessions waiting for a connection, at most",
     ),
+    key(
+        "upstream.NAME.tcp.reuse",
+        Kind::Choice(&["never", "probed", "promised"]),
+        "never",
+        "on what grounds a connection serves another client",
+    ),
+    unset(
+        "upstream.NAME.tcp.probe",
+        Kind::Probe,
+        "what is sent after a client's end, and what must come back",
+    ),
+    key(
+        "upstream.NAME.tcp.probe_timeout",
+        time(),
+        "1s",
+        "how long the answer to a probe may take",
+    ),
+    key(
+        "upstream.NAME.tcp.quiet",
+        time(),
+        "200ms",
+        "how long the service must have been silent before reuse",
+    ),
+    unset(
+        "upstream.NAME.frames.length",
+        Kind::LengthField,
+        "frames with a length field: where it stands",
+    ),
+    unset(
+        "upstream.NAME.frames.delimiter",
+        Kind::Octets,
+        "frames with an end: the bytes that end one",
+    ),
+    unset(
+        "upstream.NAME.frames.size",
+        count(1, GIB),
+        "frames of one size: bytes of each",
+    ),
+    key(
+        "upstream.NAME.frames.max",
+        bytes(1, GIB),
+        "8MiB",
+        "a frame, at most, all of it",
+    ),
+    unset(
+        "upstream.NAME.frames.oneway",
+        Kind::Mark,
+        "requests that match have no reply",
+    ),
+    unset(
+        "upstream.NAME.frames.heartbeat",
+        Kind::Mark,
+        "frames of the service that match are no replies",
+    ),
+    unset(
+        "upstream.NAME.frames.error_reply",
+        Kind::Octets,
+        "the reply that a client gets where the service gives none",
+    ),
     required(
         "listener.NAME.listen",
         Kind::ListenAddress,
@@ -290,6 +349,12 @@ pub const KEYS: &[Key] = &[
         time(),
         "60s",
         "how long a tunnel may go on in one direction only",
+    ),
+    key(
+        "listener.NAME.refuse",
+        Kind::Choice(&["fin", "reset"]),
+        "fin",
+        "how a client is refused where its protocol has no words for it",
     ),
     key(
         "listener.NAME.http.forwarded",

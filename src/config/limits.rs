@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use super::build;
 use super::checked::Address;
 use super::error::Problem;
+use super::keys::KEYS;
 use super::read::{Draft, Values};
-use super::value::time_text;
+use super::value::{Kind, time_text};
+use crate::protocol::frames::LayoutFault;
 
 /// The names that are looked at, so that the draft may be consumed by reading it.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub(super) fn check(values: &Values, names: &Names, problems: &mut Vec<Problem>)
             &format!("{pool}.backoff_max"),
             problems,
         );
+        check_protocol(values, &format!("upstream.{name}"), problems);
     }
     for name in &names.listeners {
         let listener = format!("listener.{name}");
@@ -65,6 +69,9 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
             warnings.push(format!("upstream.{upstream}: no listener uses it"));
         }
     }
+    for upstream in &names.upstreams {
+        warnings.extend(reuse_warning(values, upstream));
+    }
     let from_elsewhere = match values.address("admin.listen").flatten() {
         Some(Address::Ip(address)) => !address.ip().is_loopback(),
         Some(Address::Name(name, _)) => name != "localhost",
@@ -77,6 +84,29 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// What an operator must know who chose `tcp`.
+fn reuse_warning(values: &Values, upstream: &str) -> Option<String> {
+    if values.text(&format!("upstream.{upstream}.protocol")) != Some("tcp") {
+        return None;
+    }
+    match values.text(&format!("upstream.{upstream}.tcp.reuse")) {
+        Some("never") => Some(format!(
+            "upstream.{upstream}: tcp without reuse saves no connects and no TIME_WAIT: each session \
+             takes a connection of its own (see tcp.reuse)"
+        )),
+        Some("promised") => {
+            let quiet = values.time(&format!("upstream.{upstream}.tcp.quiet"))?;
+            let quiet = time_text(quiet);
+            Some(format!(
+                "upstream.{upstream}.tcp.reuse = \"promised\" is not proved: an answer that pauses for \
+                 longer than quiet = \"{quiet}\" reaches the wrong client (tcp.reuse = \"probed\" asks \
+                 the service)"
+            ))
+        }
+        _ => None,
+    }
 }
 
 fn check_idle(values: &Values, pool: &str, problems: &mut Vec<Problem>) {
@@ -95,6 +125,88 @@ fn check_idle(values: &Values, pool: &str, problems: &mut Vec<Problem>) {
         });
     }
 }
+
+/// What a protocol needs, and what it has no use for.
+fn check_protocol(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
+    let Some(protocol) = values.text(&format!("{upstream}.protocol")) else {
+        return;
+    };
+    for key in KEYS {
+        let Some(rest) = key.path.strip_prefix("upstream.NAME.") else {
+            continue;
+        };
+        let own = rest.split_once('.').map(|(section, _)| section);
+        let full = format!("{upstream}.{rest}");
+        if own.is_some_and(|own| PROTOCOL_SECTIONS.contains(&own) && own != protocol)
+            && values.is_written(&full)
+        {
+            let own = own.unwrap_or_default();
+            problems.push(Problem::Value {
+                key: values.key(&full),
+                value: format!("protocol = \"{protocol}\""),
+                reason: "has no use for it".to_owned(),
+                allowed: format!("only with protocol = \"{own}\""),
+            });
+        }
+    }
+    match protocol {
+        "tcp" => check_tcp(values, upstream, problems),
+        "frames" => check_frames(values, upstream, problems),
+        _ => {}
+    }
+}
+
+fn check_tcp(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
+    let probe = format!("{upstream}.tcp.probe");
+    let reuse = values.text(&format!("{upstream}.tcp.reuse"));
+    if reuse == Some("probed") && !values.is_written(&probe) {
+        problems.push(Problem::Missing {
+            key: probe,
+            allowed: Kind::Probe.allowed(),
+        });
+    }
+}
+
+fn check_frames(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
+    let frames = format!("{upstream}.frames");
+    let written: Vec<_> = ["length", "delimiter", "size"]
+        .into_iter()
+        .map(|key| format!("{frames}.{key}"))
+        .filter(|key| values.is_written(key))
+        .collect();
+    let one = "one of length, delimiter and size";
+    match written.as_slice() {
+        [] => problems.push(Problem::Missing {
+            key: frames,
+            allowed: one.to_owned(),
+        }),
+        [key] => {
+            let fault = build::layout(values, &frames).and_then(|layout| layout.check().err());
+            if let Some(fault) = fault {
+                let key = match fault {
+                    LayoutFault::Oneway(_) => &format!("{frames}.oneway"),
+                    LayoutFault::Heartbeat(_) => &format!("{frames}.heartbeat"),
+                    _ => key,
+                };
+                problems.push(Problem::Value {
+                    key: values.key(key),
+                    value: values.shown(key),
+                    reason: fault.to_string(),
+                    allowed: "a layout in which a frame can be told from the next".to_owned(),
+                });
+            }
+        }
+        [first, .., last] => problems.push(Problem::Value {
+            key: values.key(last),
+            value: values.shown(last),
+            reason: format!("stands beside {first}"),
+            allowed: one.to_owned(),
+        }),
+    }
+}
+
+/// Sections of an upstream that belong to the protocol of the same name.
+const PROTOCOL_SECTIONS: [&str; 2] = ["tcp", "frames"];
 
 fn at_most(values: &Values, key: &str, bound: &str, problems: &mut Vec<Problem>) {
     let (Some(time), Some(time_max)) = (values.time(key), values.time(bound)) else {

@@ -14,6 +14,7 @@ mod limits;
 mod read;
 mod source;
 mod value;
+mod wire;
 
 pub use diff::{Changes, Named, diff, entries};
 pub use error::{Errors, Problem};

@@ -10,9 +10,12 @@ use ::config::{Environment, File, FileFormat, Map, Source as _, Value as Written
 use super::error::Problem;
 use super::keys::{KEYS, Key, NAME, Preset};
 use super::value::{Value, is_name, shown};
+use super::wire;
+use crate::protocol::frames::{LengthField, Mark};
 
 const VARIABLE_PREFIX: &str = "MILLPOND";
 const SEPARATOR: &str = "__";
+const DEFAULT_ORIGIN: &str = " (the default)";
 const NAME_RULE: &str = "a lower-case letter, then lower-case letters, digits and _; 63 at most";
 
 /// What was written, by key, before any value is read.
@@ -147,7 +150,7 @@ impl Draft {
         let path = with_name(key.path, name);
         let full = spelled(&path);
         let entry = self.written.get(&path);
-        let origin = entry.map_or(" (the default)", |entry| entry.origin.as_str());
+        let origin = entry.map_or(DEFAULT_ORIGIN, |entry| entry.origin.as_str());
         let read = match (entry.map(|entry| &entry.value), key.default) {
             (Some(Raw::InFile(written)), _) => key.kind.read(written),
             (Some(Raw::Text(text)), _) => key.kind.read_text(text),
@@ -161,9 +164,9 @@ impl Draft {
                 return;
             }
         };
+        values.origins.insert(full.clone(), origin.to_owned());
         match read {
             Ok(value) => {
-                values.origins.insert(full.clone(), origin.to_owned());
                 values.read.insert(full, value);
             }
             Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem::Value {
@@ -275,6 +278,51 @@ impl Values {
             Value::Address(address) => Some(address.as_ref()),
             _ => None,
         }
+    }
+
+    pub(super) fn octets(&self, key: &str) -> Option<&[u8]> {
+        match self.read.get(key)? {
+            Value::Octets(octets) => Some(octets),
+            _ => None,
+        }
+    }
+
+    /// What is sent, and what must come back.
+    pub(super) fn probe(&self, key: &str) -> Option<(&[u8], &[u8])> {
+        match self.read.get(key)? {
+            Value::Probe(send, expect) => Some((send, expect)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn length_field(&self, key: &str) -> Option<LengthField> {
+        match self.read.get(key)? {
+            Value::LengthField(field) => Some(*field),
+            _ => None,
+        }
+    }
+
+    pub(super) fn mark(&self, key: &str) -> Option<Mark> {
+        match self.read.get(key)? {
+            Value::Mark(mark) => Some(*mark),
+            _ => None,
+        }
+    }
+
+    /// A value of these kinds as an error shows it.
+    pub(super) fn shown(&self, key: &str) -> String {
+        match self.read.get(key) {
+            Some(Value::Count(number)) => number.to_string(),
+            Some(Value::Octets(octets)) => format!("\"{}\"", wire::octets_text(octets)),
+            Some(Value::LengthField(field)) => format!("\"{}\"", wire::length_text(field)),
+            Some(Value::Mark(mark)) => format!("\"{}\"", wire::mark_text(mark)),
+            _ => "…".to_owned(),
+        }
+    }
+
+    /// Whether somebody wrote the key, well or badly.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.origins.get(key).is_some_and(|it| it != DEFAULT_ORIGIN)
     }
 
     pub(super) fn endpoints(&self, key: &str) -> Option<&[super::checked::Endpoint]> {

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 use super::build;
 use super::checked::Config;
 use super::error::{Errors, Problem};
 use super::limits::{self, Names};
 use super::read::Draft;
+use super::wire::octets_text;
 
 /// Where a configuration comes from. It may be loaded again: a file is read anew each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub enum Source {
     CommandLine {
         /// Where to listen.
         listen: String,
-        /// The service: `http://HOST:PORT` or `http://unix:PATH`.
+        /// The service as a URL: `http://HOST:PORT`, `tcp://unix:PATH`, `frames://HOST:PORT?size=8`.
         upstream: String,
         /// Connections to the service, at most.
         pool_size: Option<u64>,
@@ -36,9 +39,6 @@ pub struct Loaded {
     /// What works, but is probably not meant; one line each.
     pub warnings: Vec<String>,
 }
-
-const SCHEME: &str = "http://";
-const URL_FORMS: &str = "http://HOST:PORT or http://unix:PATH (this version speaks HTTP only)";
 
 /// Loads a configuration, with `MILLPOND__…` variables of the environment laid over it:
 /// `MILLPOND__UPSTREAM__ORDERS__POOL__SIZE=32` is `upstream.orders.pool.size = 32`, and a list's
@@ -107,28 +107,86 @@ pub fn parse(text: &str) -> Result<Config, Errors> {
 fn take_options(draft: &mut Draft, listen: &str, upstream: &str, problems: &mut Vec<Problem>) {
     draft.take_option(&["listener", "main", "listen"], "--listen", listen);
     draft.take_option(&["listener", "main", "upstream"], "", "main");
-    let Some(endpoint) = upstream.strip_prefix(SCHEME) else {
-        problems.push(Problem::Value {
-            key: "--upstream".to_owned(),
-            value: format!("{upstream:?}"),
-            reason: match upstream.split_once("://") {
-                Some((scheme, _)) => format!("{scheme} is not spoken"),
-                None => "has no scheme".to_owned(),
-            },
-            allowed: URL_FORMS.to_owned(),
-        });
-        // Stands in, so that the other options are checked too.
-        draft.take_option(&["upstream", "main", "protocol"], "", "http");
-        draft.take_option(&["upstream", "main", "endpoints"], "", "127.0.0.1:1");
-        return;
-    };
-    let endpoint = match endpoint.starts_with("unix:") {
-        true => endpoint,
-        false => endpoint.trim_end_matches('/'),
-    };
-    draft.take_option(&["upstream", "main", "protocol"], "--upstream", "http");
-    draft.take_option(&["upstream", "main", "endpoints"], "--upstream", endpoint);
+    match Url::read(upstream) {
+        Ok(url) => url.lay_down(draft),
+        Err(reason) => {
+            problems.push(Problem::Value {
+                key: "--upstream".to_owned(),
+                value: format!("{upstream:?}"),
+                reason,
+                allowed: URL_FORMS.to_owned(),
+            });
+            // Stands in, so that the other options are checked too.
+            draft.take_option(&["upstream", "main", "protocol"], "", "http");
+            draft.take_option(&["upstream", "main", "endpoints"], "", "127.0.0.1:1");
+        }
+    }
 }
+
+/// `SCHEME://ENDPOINT`, for frames with `?KEY=VALUE&…`: the keys of `[upstream.NAME.frames]`.
+struct Url<'u> {
+    scheme: &'u str,
+    endpoint: &'u str,
+    frames: Vec<(&'static str, String)>,
+}
+
+impl<'u> Url<'u> {
+    fn read(text: &'u str) -> Result<Self, String> {
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| "has no scheme".to_owned())?;
+        if !SCHEMES.contains(&scheme) {
+            return Err(format!("{scheme} is not spoken"));
+        }
+        let (endpoint, query) = match rest.split_once('?') {
+            Some((endpoint, query)) if scheme == "frames" => (endpoint, query),
+            _ => (rest, ""),
+        };
+        let endpoint = match endpoint.starts_with("unix:") {
+            true => endpoint,
+            false => endpoint.trim_end_matches('/'),
+        };
+        let frames = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(frames_option)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            scheme,
+            endpoint,
+            frames,
+        })
+    }
+
+    fn lay_down(&self, draft: &mut Draft) {
+        let option = "--upstream";
+        draft.take_option(&["upstream", "main", "protocol"], option, self.scheme);
+        draft.take_option(&["upstream", "main", "endpoints"], option, self.endpoint);
+        for (key, value) in &self.frames {
+            draft.take_option(&["upstream", "main", "frames", key], option, value);
+        }
+    }
+}
+
+fn frames_option(pair: &str) -> Result<(&'static str, String), String> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let key = FRAMES_OPTIONS
+        .into_iter()
+        .find(|key| *key == name)
+        .ok_or_else(|| format!("{name} is none of {}", FRAMES_OPTIONS.join(", ")))?;
+    let bytes: Vec<u8> = percent_decode_str(value).collect();
+    let value = match key {
+        // Any byte may stand there; the key reads it with escapes.
+        "delimiter" => octets_text(&bytes),
+        _ => String::from_utf8(bytes).map_err(|_| format!("{name} is no text"))?,
+    };
+    Ok((key, value))
+}
+
+const SCHEMES: [&str; 3] = ["http", "tcp", "frames"];
+const FRAMES_OPTIONS: [&str; 6] = ["length", "delimiter", "size", "max", "oneway", "heartbeat"];
+const URL_FORMS: &str = "http://HOST:PORT, tcp://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or \
+                         ?size=N), each also with unix:PATH";
 
 fn finish(draft: Draft, mut problems: Vec<Problem>) -> Result<Loaded, Errors> {
     let names = Names::of(&draft);

@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::address::{ADDRESS_FORMS, ENDPOINT_FORM, address, endpoints, listed};
 use super::checked::{Address, Endpoint};
+use super::wire;
+use crate::protocol::frames::{LengthField, Mark};
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,14 @@ pub enum Kind {
     AddressOrOff,
     /// A list of addresses to dial, with weights.
     Endpoints,
+    /// Bytes, at least one.
+    Octets,
+    /// Bytes to send and the bytes that must come back.
+    Probe,
+    /// Where a frame's length stands.
+    LengthField,
+    /// A byte that tells a kind of frame.
+    Mark,
 }
 
 /// A value that was read.
@@ -67,6 +77,11 @@ pub(super) enum Value {
     Mode(u32),
     Address(Option<Address>),
     Endpoints(Vec<Endpoint>),
+    Octets(Vec<u8>),
+    /// What is sent, and what must come back.
+    Probe(Vec<u8>, Vec<u8>),
+    LengthField(LengthField),
+    Mark(Mark),
 }
 
 /// Why a value can't be used.
@@ -115,6 +130,10 @@ impl Kind {
             Self::Endpoints => {
                 format!("a list of at least one of: {ENDPOINT_FORM}, with {ADDRESS_FORMS}")
             }
+            Self::Octets => wire::OCTETS_FORM.to_owned(),
+            Self::Probe => wire::PROBE_FORM.to_owned(),
+            Self::LengthField => wire::LENGTH_FORM.to_owned(),
+            Self::Mark => wire::MARK_FORM.to_owned(),
         }
     }
 
@@ -125,6 +144,9 @@ impl Kind {
             (Self::Endpoints, ValueKind::String(_)) => {
                 Err(vec![self.fault(shown(written), "is not a list")])
             }
+            (Self::Probe, ValueKind::Table(table)) => wire::probe_table(table),
+            (Self::LengthField, ValueKind::Table(table)) => wire::length_table(table),
+            (Self::Mark, ValueKind::Table(table)) => wire::mark_table(table),
             (Self::Count { min, max }, ValueKind::I64(_) | ValueKind::U64(_)) => {
                 match whole(written).filter(|number| (*min..=*max).contains(number)) {
                     Some(number) => Ok(Value::Count(number)),
@@ -192,6 +214,10 @@ impl Kind {
                 address(text).map(|address| Value::Address(Some(address)))
             }
             Self::Endpoints => return endpoints(&listed(text)),
+            Self::Octets => wire::octets(text).map(Value::Octets),
+            Self::Probe => wire::probe(text),
+            Self::LengthField => wire::length_field(text),
+            Self::Mark => wire::mark(text),
         };
         read.map_err(|reason| {
             let value = if *self == Self::Token {

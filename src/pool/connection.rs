@@ -6,6 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -18,6 +19,7 @@ use super::PoolKey;
 use super::core::Handle;
 use crate::close::classify::{Loss, loss};
 use crate::stats::reason::DiscardReason;
+use crate::sys::socket;
 use crate::transport::Transport;
 
 /// Names an endpoint in its upstream. Never used twice in the life of the process.
@@ -45,6 +47,8 @@ pub struct Connection {
     pub exchanges: u64,
     /// It has been idle, so that the service may have closed it meanwhile.
     pub was_idle: bool,
+    /// Its service may speak before it is spoken to.
+    pub may_greet: bool,
     /// Wakes the keeper of its pool; see [`Connection::look`].
     pub waker: Waker,
 }
@@ -96,13 +100,27 @@ impl Connection {
             match pin!(unconstrained(ready)).poll(&mut context) {
                 Poll::Pending => return Look::Quiet,
                 Poll::Ready(Err(error)) => return Look::at(&error),
-                Poll::Ready(Ok(())) => match self.transport.try_read(&mut [0; 1]) {
-                    Ok(0) => return Look::Fin,
-                    Ok(_) => return Look::Bytes,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Look::at(&error),
+                Poll::Ready(Ok(())) => match self.transport.try_io(|| self.find()) {
+                    Ok(look) => return look,
+                    // Nothing that matters: the runtime listens anew.
+                    Err(_would_block) => {}
                 },
             }
+        }
+    }
+
+    /// What has arrived; `WouldBlock` where that stands in nobody's way.
+    fn find(&self) -> io::Result<Look> {
+        match self.ask_kernel() {
+            Look::Quiet => Err(io::ErrorKind::WouldBlock.into()),
+            // It waits for the next session, whose it is.
+            Look::Bytes if self.may_greet && self.exchanges == 0 => {
+                match socket::has_peer_closed(self.transport.as_fd())? {
+                    true => Ok(Look::Fin),
+                    false => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+            look => Ok(look),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: a table. Not here: ending it (see `close`).
 
 use crate::close::linger::Report;
+use crate::close::reset::{Aborted, AbortedBy};
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
 use crate::stats::reason::{ConnectOutcome, DiscardReason};
@@ -22,14 +23,15 @@ pub enum Seen {
     PeerVanished,
     /// The service owes the rest of an answer that nobody wants: it is reset.
     MidResponse,
-    /// The client of a tunnel was reset, and the service is to know.
+    /// The client of a tunnel was reset, and the service is to know once it has what came before.
     ResetForPeer,
 }
 
 impl Seen {
-    /// Whether the service's FIN is awaited, so that the end takes time.
+    /// Whether something is awaited of the service, its FIN or what it acknowledges, so that the end
+    /// takes time.
     pub fn is_awaited(self) -> bool {
-        matches!(self, Self::Open | Self::HalfClosed)
+        matches!(self, Self::Open | Self::HalfClosed | Self::ResetForPeer)
     }
 }
 
@@ -48,13 +50,28 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
         R::UpstreamVanished => (I::Kernel, P::Response, M::Timeout),
         R::IdleBytes => (I::Upstream, P::Idle, M::Violation),
         R::ServiceClose | R::UntilClose => (I::Upstream, P::Response, M::Fin),
-        R::Tunnel if seen == Seen::ResetForPeer => (I::Downstream, P::Response, M::ResetSent),
-        R::Tunnel => (I::Downstream, P::Response, M::Fin),
+        R::Tunnel | R::SessionEnd | R::ReuseTls | R::ReuseGreeting | R::ReuseUnanswered
+            if seen == Seen::ResetForPeer =>
+        {
+            (I::Downstream, P::Response, M::ResetSent)
+        }
+        R::Tunnel | R::SessionEnd | R::ReuseTls | R::ReuseGreeting | R::ReuseUnanswered => {
+            (I::Downstream, P::Response, M::Fin)
+        }
+        R::ServiceEnd => (I::Upstream, P::Response, M::Fin),
+        R::TunnelTimeout if matches!(seen, Seen::ResetForPeer | Seen::MidResponse) => {
+            (I::Millpond, P::Response, M::ResetSent)
+        }
+        R::TunnelTimeout | R::ReuseProbeTimeout => (I::Millpond, P::Idle, M::Timeout),
+        R::ReuseUnacknowledged => (I::Millpond, P::Idle, M::Violation),
+        R::ReuseLateBytes | R::ReuseProbeWrong => (I::Upstream, P::Idle, M::Violation),
         R::LostRace | R::NoAnswer if seen == Seen::PeerFin => (I::Upstream, P::Request, M::Fin),
         R::LostRace | R::NoAnswer => (I::Upstream, P::Request, M::ResetReceived),
         R::CrossedAnswer => (I::Upstream, P::Request, M::Violation),
         R::HalfRequest => (I::Millpond, P::Request, M::Fin),
-        R::ClientGone if seen == Seen::MidResponse => (I::Downstream, P::Response, M::ResetSent),
+        R::ClientGone if matches!(seen, Seen::MidResponse | Seen::ResetForPeer) => {
+            (I::Downstream, P::Response, M::ResetSent)
+        }
         R::ClientGone => (I::Downstream, P::Request, M::Truncated),
         R::ResponseTimeout => (I::Millpond, P::Request, M::Timeout),
         R::UpstreamFin => (I::Upstream, P::Response, M::Truncated),
@@ -70,10 +87,10 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
 }
 
 /// The cause of the RST that ends a connection discarded for `reason`.
-pub fn reset_cause(reason: DiscardReason) -> ResetCause {
-    match reason {
-        DiscardReason::Tunnel => ResetCause::Propagated,
-        DiscardReason::Cancelled => ResetCause::Operator,
+pub fn reset_cause(reason: DiscardReason, seen: Seen) -> ResetCause {
+    match (reason, seen) {
+        (DiscardReason::Cancelled | DiscardReason::TunnelTimeout, _) => ResetCause::Operator,
+        (_, Seen::ResetForPeer) => ResetCause::Propagated,
         _ => ResetCause::Abandoned,
     }
 }
@@ -89,6 +106,16 @@ pub fn lingered(termination: Termination, report: &Report) -> Ending {
         unread_bytes: report.dropped_bytes,
         unacknowledged_bytes: report.unacknowledged_bytes,
     }
+}
+
+/// The end of a connection that was to be reset once everything was delivered; the service's own
+/// reset may have come first.
+pub fn aborted(termination: Termination, cause: ResetCause, aborted: Aborted) -> Ending {
+    let seen = match aborted.by {
+        AbortedBy::Us => Reset::Sent(cause),
+        AbortedBy::Peer => Reset::Received,
+    };
+    reset(termination, seen, aborted.unacknowledged_bytes)
 }
 
 /// The end of a connection that the service has reset, or that was reset by us.

@@ -63,7 +63,8 @@ impl Lease {
 
     /// Gives the connection back as it came: nothing was written to it and nothing read.
     pub fn put_back(mut self, now: Instant) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
+            connection.was_idle = true;
             self.home.take_back(connection, now);
         }
     }

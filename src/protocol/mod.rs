@@ -33,6 +33,15 @@ pub trait Reply: Framer {
     /// Whether the service keeps its connection open after the boundary.
     fn allows_reuse(&self) -> bool;
 
+    /// Whether the message that answers has begun: nothing else can be said in its place.
+    fn is_begun(&self) -> bool;
+
+    /// Whether the client can tell from the protocol when the message that has begun is cut short.
+    fn client_sees_end(&self) -> bool;
+
+    /// Whether there is an answer at all; where not, the exchange ends with the request.
+    fn is_owed(&self) -> bool;
+
     /// Whether it says that no request came in time, which a service says when it closes an idle
     /// connection, and which is no answer to a request that it did not wait for.
     fn says_idle_for_too_long(&self) -> bool;

@@ -171,8 +171,9 @@ fn effective(mut new: Config, old: &Config) -> Config {
     new.admin.clone_from(&old.admin);
     new.log.format = old.log.format;
     for (name, upstream) in &mut new.upstreams {
-        if let Some(old) = old.upstreams.get(name) {
-            upstream.protocol = old.protocol;
+        let old = old.upstreams.get(name).map(|old| &old.protocol);
+        if let Some(old) = old.filter(|old| old.label() != upstream.protocol.label()) {
+            upstream.protocol = old.clone();
         }
     }
     for (name, listener) in &mut new.listeners {

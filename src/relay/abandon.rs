@@ -29,7 +29,7 @@ impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
         if is_settled {
             return;
         }
-        if let (Some(lease), _) = self.into_lease() {
+        if let (Some(lease), ..) = self.into_parts() {
             lease.discard(DiscardReason::ClientGone, Seen::MidResponse);
         }
     }

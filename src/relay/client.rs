@@ -65,6 +65,26 @@ impl Client {
         Poll::Ready(Ok(count))
     }
 
+    /// Waits for more bytes until `deadline`.
+    pub async fn read_more(&mut self, deadline: Instant) -> Result<(), ClientLost> {
+        poll_fn(|context| {
+            if let Poll::Ready(read) = self.poll_read(context) {
+                return Poll::Ready(match read {
+                    Ok(0) => Err(ClientLost::Fin),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(ClientLost::at(&error)),
+                });
+            }
+            if self.poll_command(context) == Command::Cut {
+                return Poll::Ready(Err(ClientLost::Cut));
+            }
+            self.alarm
+                .poll(context, deadline)
+                .map(|()| Err(ClientLost::WithheldBytes))
+        })
+        .await
+    }
+
     /// Whether an operator has asked for something, now or before. Wakes the task when it happens.
     pub fn poll_command(&self, context: &Context<'_>) -> Command {
         self.facts.control.poll(context)

@@ -15,19 +15,19 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
 use super::client::{Client, ClientLost};
+use super::crossing::is_crossed;
 use super::outbound::Outbound;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look, Seen};
 use crate::protocol::{Eof, Frame, Framer, PinReason, Reply, Then};
 use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::Command;
-use crate::sys::{clock, socket};
+use crate::sys::clock;
 
 /// The request of an exchange; outlives the attempts to send it.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         }
     }
 
-    /// Carries the exchange to its end. Called once; after it, [`Exchange::into_lease`].
+    /// Carries the exchange to its end. Called once; after it, [`Exchange::into_parts`].
     pub async fn run(&mut self) -> Result<Done, Failed<Q, A>> {
         poll_fn(|context| self.poll(context)).await
     }
@@ -185,13 +185,19 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
 
     /// Ends the exchange. The lease is still there unless a boundary was reached; `Buffer` holds
     /// what the service sent behind the head that pinned the connection.
-    pub fn into_lease(self) -> (Option<Lease>, Buffer) {
-        (self.lease, self.response.inbound)
+    pub fn into_parts(self) -> (Option<Lease>, Buffer, A) {
+        let Response {
+            framer, inbound, ..
+        } = self.response;
+        (self.lease, inbound, framer)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Done, Failed<Q, A>>> {
         self.look_before_sending()?;
         self.send_request(context)?;
+        if !self.response.framer.is_owed() {
+            return self.poll_unanswered(context);
+        }
         if let Poll::Ready(done) = self.deliver_response(context)? {
             return Poll::Ready(Ok(done));
         }
@@ -261,6 +267,23 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
                 Poll::Pending => return Ok(()),
             }
         }
+    }
+
+    /// Ends an exchange to which no answer is owed, once the request is sent.
+    fn poll_unanswered(&mut self, context: &mut Context<'_>) -> Poll<Result<Done, Failed<Q, A>>> {
+        match self.request_broken {
+            Some(io::ErrorKind::BrokenPipe) => return Poll::Ready(Err(Failure::ServiceFin)),
+            Some(_) => return Poll::Ready(Err(Failure::ServiceReset)),
+            None => {}
+        }
+        if self.request.is_sent() {
+            self.settle();
+            let request_complete = true;
+            return Poll::Ready(Ok(Done::Answered { request_complete }));
+        }
+        self.watch_client(context)?;
+        self.watch_time(context)?;
+        Poll::Pending
     }
 
     /// Moves the response towards the client until one of the two has to be waited for.
@@ -481,24 +504,4 @@ pub fn frame_request<Q: Framer>(
         request.is_framed = then == Then::Boundary;
     }
     Ok(framed)
-}
-
-/// Whether the first bytes of an answer came although nothing of the request had been acknowledged.
-/// Every segment that answers a request acknowledges some of it (RFC 9293 §3.10.7.4), so such bytes
-/// were under way before: a 408, or a late answer to somebody else.
-fn is_crossed(service: &crate::transport::Transport, written_bytes: u64) -> bool {
-    match socket::unacknowledged_bytes(service.as_fd()) {
-        Ok(unacknowledged) if service.is_tcp() => unacknowledged >= written_bytes,
-        // A Unix socket tells only whether its reader has taken all. A service may well answer a
-        // long request before it has, so only the beginning of one is a proof.
-        Ok(unread_memory) => written_bytes == 0 || (unread_memory > 0 && written_bytes <= 4096),
-        Err(error) => {
-            debug_assert_eq!(
-                error.kind(),
-                io::ErrorKind::InvalidInput,
-                "any stream can be asked"
-            );
-            true
-        }
-    }
 }

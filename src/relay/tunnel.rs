@@ -4,10 +4,15 @@
 //! each direction:  Open ──FIN read──► Emptying ──all written, FIN passed on──► Shut
 //! ```
 //!
-//! Half-close goes through both ways, with a finite limit on the second half; a reset on one side is
-//! passed on to the other. A direction that waits for bytes holds no buffer.
+//! Half-close goes through both ways, with a finite limit on the second half. A side that is reset
+//! leaves behind what arrived from it: that is delivered first, then the reset is passed on. A
+//! direction that waits for bytes holds no buffer.
 //!
-//! Not here: how the two connections are closed afterwards (see `session`).
+//! Where the connection may serve another client after this one, a client's FIN after the service's
+//! last word is kept from the service, and the tunnel ends once the service has been quiet.
+//!
+//! Not here: how the two connections are closed afterwards, and whether the service's is lent again
+//! (see `session`).
 
 use std::future::poll_fn;
 use std::io;
@@ -19,6 +24,8 @@ use socket2::SockRef;
 
 use super::buffer::Buffer;
 use super::client::Client;
+use super::crossing::is_crossed;
+use super::transcript::Transcript;
 use crate::close::Side;
 use crate::stats::sessions::Command;
 use crate::sys::clock;
@@ -31,6 +38,17 @@ pub enum TunnelEnd {
     Fin {
         /// The side that said it first.
         first: Side,
+    },
+    /// The client said FIN after the service's last word, and the service has been quiet since for
+    /// as long as it must. It was not told of the FIN.
+    Quiet,
+    /// A drain was asked for when the service had the last word and had been quiet for as long.
+    Drained,
+    /// On a connection that had served others, bytes came that can't be meant for this client. None
+    /// of them went on.
+    Crossed {
+        /// The service has been sent nothing of this client's.
+        is_unsent: bool,
     },
     /// This side was reset, or its kernel gave it up.
     Reset(Side),
@@ -50,13 +68,18 @@ pub enum TunnelEnd {
     Cut,
 }
 
-/// How long a tunnel may go on.
+/// How a tunnel is led.
 #[derive(Debug, Clone, Copy)]
-pub struct TunnelLimits {
-    /// Without a byte in either direction.
+pub struct TunnelRules {
+    /// How long it may go on without a byte in either direction.
     pub idle: Duration,
-    /// After one side's FIN.
+    /// How long it may go on after one side's FIN.
     pub half_closed: Duration,
+    /// The connection may serve another client afterwards, once the service has been silent for so
+    /// long. `None`: it may not.
+    pub quiet: Option<Duration>,
+    /// It has served others before, so that what comes from it may be meant for one of them.
+    pub has_served: bool,
 }
 
 /// A tunnel; `from_service` may hold what the service has sent already.
@@ -64,53 +87,62 @@ pub async fn run(
     client: &mut Client,
     service: &mut Transport,
     from_service: Buffer,
-    limits: TunnelLimits,
-) -> TunnelEnd {
+    rules: TunnelRules,
+) -> (TunnelEnd, Transcript) {
     let mut tunnel = Tunnel {
+        rules,
         to_service: Direction::Open,
         to_client: Direction::Open,
         from_service,
         moved_at: clock::now(),
-        service_is_broken: false,
+        broken: None,
         first_end: None,
+        is_fin_kept: false,
+        transcript: Transcript::default(),
+        burst_bytes: 0,
     };
+    if !client.inbound.is_empty() {
+        tunnel.transcript.client_said(client.inbound.filled());
+    }
     if client.has_ended {
-        // Its FIN was read while the exchange was still one; it is passed on like any other.
+        // Its FIN was read before; it is passed on like any other.
         tunnel.to_service = Direction::Emptying;
     }
-    poll_fn(|context| tunnel.poll(client, service, limits, context)).await
+    let end = poll_fn(|context| tunnel.poll(client, service, context)).await;
+    (end, tunnel.transcript)
 }
 
 struct Tunnel {
+    rules: TunnelRules,
     to_service: Direction,
     to_client: Direction,
     from_service: Buffer,
     moved_at: Instant,
-    /// It takes no more bytes: reset, or closed with some unread.
-    service_is_broken: bool,
+    /// The side that takes no more bytes: reset, or closed with some unread.
+    broken: Option<Side>,
     /// The side whose FIN came first, and when.
     first_end: Option<(Side, Instant)>,
+    /// The client's FIN came after the service's last word, and the service was not told.
+    is_fin_kept: bool,
+    transcript: Transcript,
+    /// Bytes written to the service since it last spoke.
+    burst_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Open,
+    /// Its source has said FIN; what was read before is being written.
     Emptying,
     Shut,
 }
 
-/// What becomes of a FIN that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fin {
-    Passed,
-    /// A reset follows, and must not look like an end in order before it comes.
-    Kept,
-}
-
-/// Which of the two ends of a direction failed.
+/// Why a direction can't go on.
 enum Failed {
     Source,
     Sink,
+    /// What was read must not be passed on.
+    Foreign,
 }
 
 impl Tunnel {
@@ -118,78 +150,186 @@ impl Tunnel {
         &mut self,
         client: &mut Client,
         service: &mut Transport,
-        limits: TunnelLimits,
         context: &mut Context<'_>,
     ) -> Poll<TunnelEnd> {
-        let (socket, inbound) = (&mut client.transport, &mut client.inbound);
-        let held_before = inbound.filled().len() as u64;
-        let up = self
-            .to_service
-            .poll(socket, inbound, service, Fin::Passed, context);
-        let up = match up {
+        let up = match self.poll_up(client, service, context) {
             Ok(bytes) => bytes,
-            Err(Failed::Source) => return Poll::Ready(TunnelEnd::Reset(Side::Downstream)),
-            Err(Failed::Sink) => {
-                // What the service sent before it went is still to be delivered.
-                self.to_service = Direction::Shut;
-                self.service_is_broken = true;
-                0
-            }
+            Err(end) => return Poll::Ready(end),
         };
-        let fin = if self.service_is_broken {
-            Fin::Kept
-        } else {
-            Fin::Passed
-        };
-        let from_service = &mut self.from_service;
-        let down = match self
-            .to_client
-            .poll(service, from_service, socket, fin, context)
-        {
+        let down = match self.poll_down(client, service, context) {
             Ok(bytes) => bytes,
-            Err(Failed::Source) => return Poll::Ready(TunnelEnd::Reset(Side::Upstream)),
-            Err(Failed::Sink) => return Poll::Ready(TunnelEnd::Reset(Side::Downstream)),
+            Err(end) => return Poll::Ready(end),
         };
-        // What was held before has been counted when it was read.
-        let read = (up + client.inbound.filled().len() as u64).saturating_sub(held_before);
-        client.facts.add_read_bytes(read);
         if up + down > 0 {
             self.moved_at = clock::now();
             client.facts.add_written_bytes(down);
         }
-        client.has_ended = self.to_service != Direction::Open && !self.service_is_broken;
-        if self.service_is_broken && self.to_client == Direction::Shut {
-            return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
+        client.has_ended = self.to_service != Direction::Open && self.broken.is_none();
+        match self.broken {
+            Some(Side::Upstream) if self.to_client == Direction::Shut => {
+                return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
+            }
+            Some(Side::Downstream) if self.to_service == Direction::Shut => {
+                return Poll::Ready(TunnelEnd::Reset(Side::Downstream));
+            }
+            _ => {}
         }
         self.note_first_end();
         match self.first_end {
             Some((first, _)) if self.is_shut() => return Poll::Ready(TunnelEnd::Fin { first }),
             _ => {}
         }
-        if client.poll_command(context) == Command::Cut {
+        let command = client.poll_command(context);
+        if command == Command::Cut {
             return Poll::Ready(TunnelEnd::Cut);
         }
-        let (deadline, end) = match self.first_end {
-            // The service is gone, and the client is only slow to take what it left.
-            Some(_) if self.service_is_broken => {
-                let end = TunnelEnd::Reset(Side::Upstream);
-                (self.moved_at + limits.half_closed, end)
-            }
-            Some((ended, at)) => {
-                let is_passed = self.is_passed(ended);
-                let end = TunnelEnd::HalfClosed { ended, is_passed };
-                (at + limits.half_closed, end)
-            }
-            None => (self.moved_at + limits.idle, TunnelEnd::Idle),
-        };
+        let (deadline, end) = self.deadline(client, command);
         ready!(client.alarm.poll(context, deadline));
-        Poll::Ready(if !self.from_service.is_empty() {
-            TunnelEnd::Withheld(Side::Downstream)
-        } else if !client.inbound.is_empty() && !self.service_is_broken {
-            TunnelEnd::Withheld(Side::Upstream)
+        Poll::Ready(end)
+    }
+
+    /// Moves the client's bytes; how many were written.
+    fn poll_up(
+        &mut self,
+        client: &mut Client,
+        service: &mut Transport,
+        context: &mut Context<'_>,
+    ) -> Result<u64, TunnelEnd> {
+        let (socket, inbound) = (&mut client.transport, &mut client.inbound);
+        let (transcript, facts) = (&mut self.transcript, &client.facts);
+        let hear = |_: &Transport, bytes: &[u8]| {
+            transcript.client_said(bytes);
+            facts.add_read_bytes(bytes.len() as u64);
+            true
+        };
+        let moved = self
+            .to_service
+            .poll(socket, inbound, service, context, hear)
+            .and_then(|bytes| self.pass_clients_fin(client, service).map(|()| bytes));
+        match moved {
+            Ok(bytes) => {
+                self.burst_bytes += bytes;
+                Ok(bytes)
+            }
+            Err(Failed::Source | Failed::Foreign) => Err(TunnelEnd::Reset(Side::Downstream)),
+            Err(Failed::Sink) => {
+                // What the service sent before it went is still to be delivered.
+                self.to_service = Direction::Shut;
+                self.broken.get_or_insert(Side::Upstream);
+                Ok(0)
+            }
+        }
+    }
+
+    /// Passes the client's FIN on once everything before it is written, or keeps it from a service
+    /// that may serve another.
+    fn pass_clients_fin(&mut self, client: &Client, service: &Transport) -> Result<(), Failed> {
+        if self.to_service != Direction::Emptying || !client.inbound.is_empty() {
+            return Ok(());
+        }
+        if self.broken != Some(Side::Downstream) {
+            self.is_fin_kept = self.is_at_rest();
+            if !self.is_fin_kept {
+                pass_fin(service)?;
+            }
+        }
+        self.to_service = Direction::Shut;
+        Ok(())
+    }
+
+    /// Moves the service's bytes; how many were written.
+    fn poll_down(
+        &mut self,
+        client: &mut Client,
+        service: &mut Transport,
+        context: &mut Context<'_>,
+    ) -> Result<u64, TunnelEnd> {
+        let (rules, transcript) = (self.rules, &mut self.transcript);
+        let burst_bytes = &mut self.burst_bytes;
+        let hear = |service: &Transport, _: &[u8]| {
+            let is_judged = rules.quiet.is_some() && !transcript.is_answered();
+            if is_judged && is_crossed(service, *burst_bytes) {
+                // The first bytes for this client can't be these; later ones are its own, but no answer.
+                let is_foreign = rules.has_served && !transcript.service_has_spoken();
+                transcript.service_interjected();
+                return !is_foreign;
+            }
+            transcript.service_said();
+            *burst_bytes = 0;
+            true
+        };
+        let socket = &mut client.transport;
+        let moved = self
+            .to_client
+            .poll(service, &mut self.from_service, socket, context, hear)
+            .and_then(|bytes| self.pass_services_fin(client).map(|()| bytes));
+        match moved {
+            Ok(bytes) => Ok(bytes),
+            Err(Failed::Source) => Err(TunnelEnd::Reset(Side::Upstream)),
+            Err(Failed::Foreign) => {
+                let is_unsent = self.burst_bytes == 0;
+                Err(TunnelEnd::Crossed { is_unsent })
+            }
+            Err(Failed::Sink) => {
+                // What the client sent before it went is still to be delivered.
+                self.to_client = Direction::Shut;
+                self.from_service.consume(self.from_service.filled().len());
+                self.broken.get_or_insert(Side::Downstream);
+                Ok(0)
+            }
+        }
+    }
+
+    /// Passes the service's FIN on once everything before it is written. One from a service that is
+    /// broken is kept: a reset follows, and must not look like an end in order before it comes.
+    fn pass_services_fin(&mut self, client: &Client) -> Result<(), Failed> {
+        if self.to_client != Direction::Emptying || !self.from_service.is_empty() {
+            return Ok(());
+        }
+        if self.broken != Some(Side::Upstream) {
+            pass_fin(&client.transport)?;
+        }
+        self.to_client = Direction::Shut;
+        Ok(())
+    }
+
+    /// Whether another client could begin here, as far as can be told from who spoke when.
+    fn is_at_rest(&self) -> bool {
+        self.rules.quiet.is_some()
+            && self.transcript.is_answered()
+            && self.transcript.spoiled().is_none()
+    }
+
+    /// When the tunnel ends if nothing happens before, and how.
+    fn deadline(&self, client: &Client, command: Command) -> (Instant, TunnelEnd) {
+        let is_delivered = self.from_service.is_empty() && client.inbound.is_empty();
+        if let Some(quiet) = self.rules.quiet.filter(|_| is_delivered) {
+            let quiet_at = self.moved_at + quiet;
+            if self.is_fin_kept {
+                return (quiet_at, TunnelEnd::Quiet);
+            }
+            if command == Command::Drain && self.first_end.is_none() && self.is_at_rest() {
+                return (quiet_at, TunnelEnd::Drained);
+            }
+        }
+        let half_closed = self.rules.half_closed;
+        let (deadline, end) = match (self.broken, self.first_end) {
+            // One side is gone, and the other is only slow to take what it left.
+            (Some(side), _) => (self.moved_at + half_closed, TunnelEnd::Reset(side)),
+            (None, Some((ended, at))) => {
+                let is_passed = self.is_passed(ended);
+                (at + half_closed, TunnelEnd::HalfClosed { ended, is_passed })
+            }
+            (None, None) => (self.moved_at + self.rules.idle, TunnelEnd::Idle),
+        };
+        let withheld = if !self.from_service.is_empty() {
+            Some(Side::Downstream)
+        } else if !client.inbound.is_empty() && self.broken != Some(Side::Upstream) {
+            Some(Side::Upstream)
         } else {
-            end
-        })
+            None
+        };
+        (deadline, withheld.map_or(end, TunnelEnd::Withheld))
     }
 
     fn is_shut(&self) -> bool {
@@ -199,7 +339,7 @@ impl Tunnel {
     /// Whether the FIN of `side` was passed on.
     fn is_passed(&self, side: Side) -> bool {
         match side {
-            Side::Downstream => self.to_service == Direction::Shut && !self.service_is_broken,
+            Side::Downstream => self.to_service == Direction::Shut && !self.is_fin_kept,
             Side::Upstream => self.to_client == Direction::Shut,
         }
     }
@@ -218,14 +358,15 @@ impl Tunnel {
 }
 
 impl Direction {
-    /// Moves bytes until one of the two sides has to be waited for; how many were written.
+    /// Moves bytes until one of the two sides has to be waited for; how many were written. What is
+    /// read is shown to `hear`, which says whether it may go on.
     fn poll(
         &mut self,
         source: &mut Transport,
         buffer: &mut Buffer,
         sink: &mut Transport,
-        fin: Fin,
         context: &mut Context<'_>,
+        mut hear: impl FnMut(&Transport, &[u8]) -> bool,
     ) -> Result<u64, Failed> {
         let mut written = 0;
         while *self != Self::Shut {
@@ -235,24 +376,25 @@ impl Direction {
                 Poll::Ready(Ok(())) => {}
             }
             if *self == Self::Emptying {
-                if fin == Fin::Passed {
-                    SockRef::from(&*sink)
-                        .shutdown(Shutdown::Write)
-                        .map_err(|_| Failed::Sink)?;
-                }
-                *self = Self::Shut;
                 break;
             }
             buffer.rest();
             match buffer.poll_read(source, context) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => *self = Self::Emptying,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) if hear(source, buffer.filled()) => {}
+                Poll::Ready(Ok(_)) => return Err(Failed::Foreign),
                 Poll::Ready(Err(_)) => return Err(Failed::Source),
             }
         }
         Ok(written)
     }
+}
+
+fn pass_fin(sink: &Transport) -> Result<(), Failed> {
+    SockRef::from(sink)
+        .shutdown(Shutdown::Write)
+        .map_err(|_| Failed::Sink)
 }
 
 fn poll_empty(

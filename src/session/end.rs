@@ -2,7 +2,8 @@
 
 use super::Session;
 use crate::close::linger::{self, Bounds, OurFin};
-use crate::close::{Initiator, Manner, Phase, ResetCause, Termination, reset};
+use crate::close::reset::{self, AbortedBy};
+use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 use crate::config::checked::Listener;
 use crate::log::EndedSession;
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
@@ -181,8 +182,12 @@ async fn close(
         },
         Closing::ResetAfterDelivery(cause) => {
             let patience = listener.linger_time;
-            let lost = reset::abort_after_delivery(transport, cause, patience).await;
-            at_once(Reset::Sent(cause), lost)
+            let aborted = reset::abort_after_delivery(transport, cause, patience).await;
+            let seen = match aborted.by {
+                AbortedBy::Us => Reset::Sent(cause),
+                AbortedBy::Peer => Reset::Received,
+            };
+            at_once(seen, aborted.unacknowledged_bytes)
         }
         Closing::Reset(cause) => at_once(Reset::Sent(cause), reset::abort(transport, cause)),
     }

@@ -3,12 +3,12 @@
 //!
 //! Not here: framing (see `protocol::http`), moving bytes (see `relay`).
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::verdict::{self, Attempt, Consequence, Standing, Verdict};
+use super::attempt::{Began, Outcome, Retries};
+use super::queue::NoLease;
+use super::verdict::{self, Attempt};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
 use crate::config::checked::Retry;
@@ -18,13 +18,13 @@ use crate::protocol::http::{
 };
 use crate::relay::buffer::Buffer;
 use crate::relay::client::ClientLost;
-use crate::relay::exclusive::{self, Done, Exchange, Patience, Request};
+use crate::relay::exclusive::{self, Request};
 use crate::relay::outbound::Outbound;
-use crate::relay::tunnel::{self, TunnelLimits};
-use crate::stats::reason::{ExchangeOutcome, RefusalReason, RetryReason};
+use crate::relay::tunnel::{self, TunnelRules};
+use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Acquired, Wait, Want};
+use crate::upstream::{AcquireError, Want};
 
 /// Serves the client to the end of its connection.
 pub(super) async fn serve(session: &mut Session) -> SessionEnd {
@@ -83,20 +83,23 @@ async fn carry(
     if !facts.idempotent {
         request.outbound.release_hold();
     }
-    let began = clock::now();
+    let mut began = Began::now();
     session.client.facts.count_exchange();
     let mut retries = Retries::default();
-    let mut now = began;
     loop {
         let want = Want {
             key: PoolKey::SOLE,
             fresh: retries.count > 0,
         };
-        let (lease, lent_at) = match acquire(session, request, want, now).await {
-            Ok(lent) => lent,
+        let is_here = request.is_framed || request.outbound.is_blocked();
+        let lease = match session.acquire(want, is_here, began.attempt).await {
+            Ok((lease, lent_at)) => {
+                began.attempt = lent_at;
+                lease
+            }
             // The upstream was taken away by a reload; the new rules name another.
             Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {
-                now = clock::now();
+                began.attempt = clock::now();
                 continue;
             }
             Err(NoLease::Refused(error)) => {
@@ -109,23 +112,26 @@ async fn carry(
                 return Err(verdict::client_lost(lost, Phase::Queue, true));
             }
         };
-        match attempt(session, request, facts, lease, options, began, lent_at).await {
+        match attempt(session, request, facts, lease, options, &began).await {
             Attempt::Done => return Ok(()),
             Attempt::End(end) => return Err(end),
             Attempt::Refuse(reason) => {
                 return refuse(session, request, Some(facts), reason).await;
             }
-            Attempt::NotAnswered { was_reused } => match retries.next(request, facts, was_reused) {
-                Some(retry) => {
-                    session.rules.upstream.stats().retries.increment(retry);
-                    request.outbound.rewind();
-                    now = clock::now();
+            Attempt::NotAnswered { was_reused } => {
+                let outbound = &mut request.outbound;
+                match retries.next(outbound, facts.idempotent, was_reused) {
+                    Some(retry) => {
+                        session.rules.upstream.stats().retries.increment(retry);
+                        outbound.rewind();
+                        began.attempt = clock::now();
+                    }
+                    None => {
+                        let reason = RefusalReason::UpstreamDied;
+                        return refuse(session, request, Some(facts), reason).await;
+                    }
                 }
-                None => {
-                    let reason = RefusalReason::UpstreamDied;
-                    return refuse(session, request, Some(facts), reason).await;
-                }
-            },
+            }
         }
     }
 }
@@ -152,25 +158,7 @@ async fn read_head(
         // The limit counts from the first byte, and a head that comes whole never asks the clock.
         let deadline =
             *deadline.get_or_insert_with(|| clock::now() + session.rules.listener.head_timeout);
-        let client = &mut session.client;
-        let read = poll_fn(|context| {
-            if let Poll::Ready(read) = client.poll_read(context) {
-                return Poll::Ready(match read {
-                    Ok(0) => Err(ClientLost::Fin),
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(ClientLost::at(&error)),
-                });
-            }
-            if client.poll_command(context) == Command::Cut {
-                return Poll::Ready(Err(ClientLost::Cut));
-            }
-            client
-                .alarm
-                .poll(context, deadline)
-                .map(|()| Err(ClientLost::WithheldBytes))
-        })
-        .await;
-        match read {
+        match session.client.read_more(deadline).await {
             Ok(()) => {}
             Err(ClientLost::WithheldBytes) => {
                 return Err(refuse_and_close(session, None, RefusalReason::HeadTimeout).await);
@@ -180,61 +168,6 @@ async fn read_head(
     }
 }
 
-/// Why no connection was lent.
-enum NoLease {
-    Refused(AcquireError),
-    Client(ClientLost),
-}
-
-/// Takes a connection from the pool, at once or after a wait in its queue; and when that was.
-async fn acquire(
-    session: &mut Session,
-    request: &Request<RequestFramer<'_>>,
-    want: Want,
-    now: Instant,
-) -> Result<(Lease, Instant), NoLease> {
-    match session.rules.upstream.acquire(want, now) {
-        Ok(Acquired::Lease(lease)) => Ok((lease, now)),
-        Ok(Acquired::Wait(wait)) => {
-            session.client.facts.set_phase(Phase::Queue);
-            let is_here = request.is_framed || request.outbound.is_blocked();
-            let lease = wait_for_lease(session, wait, is_here).await?;
-            Ok((lease, clock::now()))
-        }
-        Err(error) => Err(NoLease::Refused(error)),
-    }
-}
-
-async fn wait_for_lease(
-    session: &mut Session,
-    wait: Wait,
-    is_here: bool,
-) -> Result<Lease, NoLease> {
-    let mut wait = std::pin::pin!(wait);
-    let client = &mut session.client;
-    poll_fn(|context| {
-        while !client.has_ended && !client.inbound.is_full() {
-            match client.poll_read(context) {
-                // A FIN behind a whole request says only that no more requests come; whether what
-                // is here is the whole shows when it is framed.
-                Poll::Ready(Ok(0)) if is_here || !client.inbound.is_empty() => {}
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(NoLease::Client(ClientLost::Fin))),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(NoLease::Client(ClientLost::at(&error))));
-                }
-                Poll::Pending => break,
-            }
-        }
-        if client.poll_command(context) == Command::Cut {
-            return Poll::Ready(Err(NoLease::Client(ClientLost::Cut)));
-        }
-        // After the client: who is gone already needs no lease.
-        wait.as_mut().poll(context).map_err(NoLease::Refused)
-    })
-    .await
-}
-
 /// Carries the exchange over one lease.
 async fn attempt(
     session: &mut Session,
@@ -242,70 +175,24 @@ async fn attempt(
     facts: RequestFacts,
     lease: Lease,
     options: &Options,
-    began: Instant,
-    lent_at: Instant,
+    began: &Began,
 ) -> Attempt {
-    let rules = Arc::clone(&session.rules);
-    let stats = rules.upstream.stats();
-    let was_reused = lease.is_reused();
-    session.note_endpoint(&lease);
-    let patience = Patience {
-        client: rules.listener.stall_timeout,
-        service: rules.upstream_settings.response_timeout,
-    };
-    session.client.facts.set_phase(Phase::Request);
-    let framer = ResponseFramer::new(facts, options);
-    let mut exchange = Exchange::new(
-        &mut session.client,
-        request,
-        lease,
-        framer,
-        options.head_max,
-        patience,
-        lent_at,
-    );
-    let failure = match exchange.run().await {
-        Ok(Done::Answered { request_complete }) => {
-            stats.exchange_duration.observe(exchange.moved_at() - began);
-            stats.exchanges.increment(ExchangeOutcome::Completed);
-            let client_closes = exchange.response_framer().client_closes();
-            return after_answer(session, facts, request_complete, client_closes);
-        }
-        Ok(Done::Pinned(_)) => {
-            stats.exchanges.increment(ExchangeOutcome::Pinned);
-            let (lease, from_service) = exchange.into_lease();
-            let lease = lease.expect("a pinned exchange ends before its boundary, with its lease");
-            return Attempt::End(tunnel(session, lease, from_service).await);
-        }
-        Err(failure) => failure,
-    };
-    let standing = Standing {
-        can_refuse: !exchange.has_answered()
-            || (exchange.response_framer().facts().is_none() && exchange.is_flushed()),
-        is_visible: exchange
-            .response_framer()
-            .facts()
-            .is_some_and(|it| it.client_sees_end),
-        was_reused,
-        has_begun: exchange.has_begun(),
-    };
-    let verdict = Verdict::on(failure, standing);
-    match verdict.lease {
-        Consequence::Abandon => {
-            exchange
-                .abandon(rules.upstream_settings.abandon_bytes)
-                .await;
-        }
-        Consequence::Discard(reason, seen) => {
-            if let (Some(lease), _) = exchange.into_lease() {
-                lease.discard(reason, seen);
-            }
-        }
+    let framer = || ResponseFramer::new(facts, options);
+    let head_max = options.head_max;
+    match session
+        .attempt(request, lease, framer, head_max, began)
+        .await
+    {
+        Outcome::Answered {
+            request_complete,
+            framer,
+        } => after_answer(session, facts, request_complete, framer.client_closes()),
+        Outcome::Pinned {
+            lease,
+            from_service,
+        } => Attempt::End(tunnel(session, lease, from_service).await),
+        Outcome::Failed(attempt) => attempt,
     }
-    if let Some(outcome) = verdict.outcome {
-        stats.exchanges.increment(outcome);
-    }
-    verdict.attempt
 }
 
 /// What follows a delivered answer.
@@ -338,12 +225,7 @@ async fn refuse(
     facts: Option<RequestFacts>,
     reason: RefusalReason,
 ) -> Result<(), SessionEnd> {
-    session
-        .rules
-        .upstream
-        .stats()
-        .exchanges
-        .increment(ExchangeOutcome::Refused);
+    session.count_refused_exchange();
     let goes_on = request.is_framed
         && facts.is_some_and(|facts| facts.keep_alive)
         && session.client.facts.control.command() == Command::None;
@@ -371,8 +253,7 @@ async fn send_refusal(
     reason: RefusalReason,
     close: bool,
 ) -> Result<(), SessionEnd> {
-    session.rules.stats.refusals.increment(reason);
-    session.refused = Some(reason);
+    session.count_refusal(reason);
     session.client.facts.set_phase(Phase::Response);
     let (status, sentence) = refusal::answer(reason);
     let retry_after = (status == 503).then_some(RETRY_AFTER);
@@ -398,52 +279,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// From here on both directions are opaque.
 async fn tunnel(session: &mut Session, mut lease: Lease, from_service: Buffer) -> SessionEnd {
-    let limits = TunnelLimits {
+    let rules = TunnelRules {
         idle: session.rules.listener.idle_timeout,
         half_closed: session.rules.listener.half_close_timeout,
+        quiet: None,
+        has_served: false,
     };
     session.client.facts.set_phase(Phase::Response);
     let service = &mut lease.connection_mut().transport;
-    let end = tunnel::run(&mut session.client, service, from_service, limits).await;
-    let (reason, seen, end) = verdict::on_tunnel(end);
+    let (end, _) = tunnel::run(&mut session.client, service, from_service, rules).await;
+    let (reason, seen, end) = verdict::on_tunnel(end, DiscardReason::Tunnel);
     lease.discard(reason, seen);
     end
-}
-
-/// The bound on sending one request again.
-#[derive(Default)]
-struct Retries {
-    count: u32,
-    idempotent: u32,
-}
-
-/// Attempts beyond the first, in all.
-const RETRIES_MAX: u32 = 2;
-
-impl Retries {
-    /// Whether the request may be sent once more, and why that is sound.
-    fn next(
-        &mut self,
-        request: &Request<RequestFramer<'_>>,
-        facts: RequestFacts,
-        was_reused: bool,
-    ) -> Option<RetryReason> {
-        if self.count == RETRIES_MAX {
-            return None;
-        }
-        let reason = if request.outbound.written_bytes == 0 {
-            RetryReason::Unsent
-        } else if was_reused
-            && facts.idempotent
-            && request.outbound.can_rewind()
-            && self.idempotent == 0
-        {
-            self.idempotent += 1;
-            RetryReason::Idempotent
-        } else {
-            return None;
-        };
-        self.count += 1;
-        Some(reason)
-    }
 }

@@ -9,14 +9,21 @@
 //! One task for each session. Between exchanges it holds no buffer. Not here: moving bytes (see
 //! `relay`), the wire language (see `protocol`), who may be lent what (see `upstream`).
 
+mod attempt;
 mod end;
+mod frames;
 mod http;
 mod idle;
+mod queue;
 mod refusal;
 mod rules;
+mod settle;
+mod tcp;
 mod verdict;
 
 use std::sync::Arc;
+
+use futures_util::future::join;
 
 pub use end::{Closing, SessionEnd};
 pub use rules::{Rules, RulesCell};
@@ -80,10 +87,27 @@ impl Session {
 
     /// Serves the client to the end of its connection.
     pub async fn run(mut self) {
-        let end = match self.rules.upstream_settings.protocol {
-            Protocol::Http => http::serve(&mut self).await,
-        };
-        self.finish(end).await;
+        let settings = Arc::clone(&self.rules.upstream_settings);
+        match &settings.protocol {
+            Protocol::Http => {
+                let end = http::serve(&mut self).await;
+                self.finish(end).await;
+            }
+            Protocol::Frames(_) => {
+                let end = frames::serve(&mut self).await;
+                self.finish(end).await;
+            }
+            Protocol::Tcp(settings) => {
+                let (end, settling) = tcp::serve(&mut self, settings).await;
+                let settling = async {
+                    if let Some(settling) = settling {
+                        settling.settle().await;
+                    }
+                };
+                // The client's close waits for nothing of the service's, nor the other way round.
+                join(self.finish(end), settling).await;
+            }
+        }
     }
 
     fn exchanges(&self) -> u64 {
@@ -117,9 +141,15 @@ impl Session {
         }
     }
 
-    /// Takes over what a reload has changed; true where it has.
+    /// Takes over what a reload has changed; true where it has. A session keeps its protocol: where
+    /// the listener has another now, it goes on under the old rules to the end of its exchange.
     fn renew_rules(&mut self) -> bool {
+        let protocol = self.rules.upstream_settings.protocol.label();
         match self.cell.newer(&mut self.generation) {
+            Some(rules) if rules.upstream_settings.protocol.label() != protocol => {
+                self.tell(Command::Drain);
+                false
+            }
             Some(rules) => {
                 self.client
                     .inbound

@@ -3,10 +3,12 @@
 //! One row for each reason: the status, and one sentence that says why. A refusal speaks the
 //! client's protocol; the connection goes on where its state is known.
 
-use super::SessionEnd;
-use crate::close::{Initiator, Manner, Phase};
+use super::{Closing, Session, SessionEnd};
+use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
+use crate::config::checked::Refuse;
+use crate::protocol::frames::FrameViolation;
 use crate::protocol::http::{CodingFault, RequestViolation};
-use crate::stats::reason::RefusalReason;
+use crate::stats::reason::{ExchangeOutcome, RefusalReason};
 use crate::upstream::AcquireError;
 
 /// Status code and sentence for a refusal.
@@ -20,6 +22,10 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
         R::WaitTimeout => (503, "No connection to the service became free in time."),
         R::ConnectFailed => (502, "The service could not be connected to."),
         R::UpstreamDied => (502, "The service closed the connection without an answer."),
+        R::CrossedAnswer => (502, "The service's connection was not clean."),
+        // Frames have no status; what is sent in their place is configured.
+        R::FrameTooLong => (413, "The frame is too long."),
+        R::BadFrame => (400, "The frame's length is malformed."),
         R::BadResponse => (502, "The service's answer is not valid HTTP."),
         R::ResponseTimeout => (504, "The service did not answer in time."),
         R::HeadTimeout => (408, "The request's head did not arrive in time."),
@@ -57,12 +63,17 @@ pub(super) fn end(reason: RefusalReason) -> SessionEnd {
         R::Draining => (Initiator::Operator, Phase::Request, Manner::Refused),
         R::ConnectFailed => (Initiator::Upstream, Phase::Queue, Manner::Refused),
         R::UpstreamDied => (Initiator::Upstream, Phase::Request, Manner::Fin),
-        R::BadResponse => (Initiator::Upstream, Phase::Request, Manner::Violation),
+        R::BadResponse | R::CrossedAnswer => {
+            (Initiator::Upstream, Phase::Request, Manner::Violation)
+        }
         R::ResponseTimeout | R::HeadTimeout | R::BodyTimeout => {
             (Initiator::Millpond, Phase::Request, Manner::Timeout)
         }
-        R::HeadTooLarge | R::BodyTooLarge => (Initiator::Millpond, Phase::Request, Manner::Limit),
-        R::BadStartLine
+        R::HeadTooLarge | R::BodyTooLarge | R::FrameTooLong => {
+            (Initiator::Millpond, Phase::Request, Manner::Limit)
+        }
+        R::BadFrame
+        | R::BadStartLine
         | R::BadHeader
         | R::BareLineEnd
         | R::SpaceBeforeColon
@@ -79,6 +90,63 @@ pub(super) fn end(reason: RefusalReason) -> SessionEnd {
         | R::UnsupportedExpectation => (Initiator::Downstream, Phase::Request, Manner::Violation),
     };
     SessionEnd::graceful(initiator, phase, manner)
+}
+
+/// The end of a session whose client is told nothing, because its protocol has no words for it.
+pub(super) fn wordless(reason: RefusalReason, refuse: Refuse) -> SessionEnd {
+    let closing = match refuse {
+        Refuse::Reset if !is_clients_fault(reason) => {
+            Closing::ResetAfterDelivery(ResetCause::Operator)
+        }
+        _ => Closing::Graceful,
+    };
+    SessionEnd {
+        closing,
+        ..end(reason)
+    }
+}
+
+/// Whether the client broke a rule of its protocol, or a limit.
+pub(super) fn is_clients_fault(reason: RefusalReason) -> bool {
+    matches!(
+        end(reason).termination,
+        Termination {
+            initiator: Initiator::Downstream,
+            ..
+        }
+    ) || matches!(
+        reason,
+        RefusalReason::FrameTooLong | RefusalReason::HeadTimeout | RefusalReason::BodyTimeout
+    )
+}
+
+impl Session {
+    /// Ends the session without a word, counted.
+    pub(super) fn turn_away(&mut self, reason: RefusalReason) -> SessionEnd {
+        self.count_refusal(reason);
+        wordless(reason, self.rules.listener.refuse)
+    }
+
+    /// Counts what is refused.
+    pub(super) fn count_refusal(&mut self, reason: RefusalReason) {
+        self.rules.stats.refusals.increment(reason);
+        self.refused = Some(reason);
+    }
+
+    /// Counts an exchange whose request had been accepted.
+    pub(super) fn count_refused_exchange(&self) {
+        let stats = self.rules.upstream.stats();
+        stats.exchanges.increment(ExchangeOutcome::Refused);
+    }
+}
+
+impl From<FrameViolation> for RefusalReason {
+    fn from(violation: FrameViolation) -> Self {
+        match violation {
+            FrameViolation::TooLong => Self::FrameTooLong,
+            FrameViolation::BadLength | FrameViolation::TooManyHeartbeats => Self::BadFrame,
+        }
+    }
 }
 
 impl From<RequestViolation> for RefusalReason {

@@ -9,7 +9,7 @@ use crate::close::{Initiator, Manner, Phase, Side, Termination};
 use crate::relay::client::ClientLost;
 use crate::relay::exclusive::Failure;
 use crate::relay::tunnel::TunnelEnd;
-use crate::stats::reason::{ExchangeOutcome, Reason};
+use crate::stats::reason::{DiscardReason, ExchangeOutcome, Reason};
 use crate::stats::termination;
 
 const LOST: [ClientLost; 6] = [
@@ -63,9 +63,14 @@ fn ends() -> Vec<SessionEnd> {
             ended: Side::Upstream,
             is_passed: true,
         },
+        TunnelEnd::Quiet,
+        TunnelEnd::Drained,
+        TunnelEnd::Crossed { is_unsent: false },
+        TunnelEnd::Withheld(Side::Downstream),
+        TunnelEnd::Withheld(Side::Upstream),
         TunnelEnd::Cut,
     ] {
-        ends.push(verdict::on_tunnel(tunnel).2);
+        ends.push(verdict::on_tunnel(tunnel, DiscardReason::Tunnel).2);
     }
     for initiator in [
         Initiator::Operator,

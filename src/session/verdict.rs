@@ -243,21 +243,35 @@ fn given_up(is_visible: bool) -> Closing {
     }
 }
 
-/// What follows the end of a tunnel: for its lease, and for its session.
-pub(super) fn on_tunnel(end: TunnelEnd) -> (DiscardReason, Seen, SessionEnd) {
+/// What follows the end of a tunnel: for its lease, and for its session. `by_client` is the reason
+/// for the discard where the client ended it.
+pub(super) fn on_tunnel(
+    end: TunnelEnd,
+    by_client: DiscardReason,
+) -> (DiscardReason, Seen, SessionEnd) {
     let phase = Phase::Response;
+    let client_fin = SessionEnd::graceful(Initiator::Downstream, Phase::Idle, Manner::Fin);
     match end {
-        TunnelEnd::Fin { first } => {
-            let end = match first {
-                Side::Downstream => {
-                    SessionEnd::graceful(Initiator::Downstream, Phase::Idle, Manner::Fin)
-                }
-                Side::Upstream => SessionEnd::graceful(Initiator::Upstream, phase, Manner::Fin),
-            };
-            (DiscardReason::Tunnel, Seen::PeerFin, end)
+        TunnelEnd::Fin {
+            first: Side::Downstream,
+        } => (by_client, Seen::PeerFin, client_fin),
+        TunnelEnd::Quiet => (by_client, Seen::Open, client_fin),
+        TunnelEnd::Fin {
+            first: Side::Upstream,
+        } => {
+            let end = SessionEnd::graceful(Initiator::Upstream, phase, Manner::Fin);
+            (DiscardReason::ServiceEnd, Seen::PeerFin, end)
+        }
+        TunnelEnd::Drained => {
+            let end = SessionEnd::graceful(Initiator::Operator, Phase::Idle, Manner::Fin);
+            (DiscardReason::Drain, Seen::Open, end)
+        }
+        TunnelEnd::Crossed { .. } => {
+            let end = SessionEnd::graceful(Initiator::Upstream, Phase::Request, Manner::Violation);
+            (DiscardReason::CrossedAnswer, Seen::Open, end)
         }
         TunnelEnd::Reset(Side::Downstream) => (
-            DiscardReason::Tunnel,
+            by_client,
             Seen::ResetForPeer,
             SessionEnd::reset_received(phase),
         ),
@@ -270,7 +284,7 @@ pub(super) fn on_tunnel(end: TunnelEnd) -> (DiscardReason, Seen, SessionEnd) {
         }
         TunnelEnd::Idle => {
             let end = SessionEnd::graceful(Initiator::Millpond, Phase::Idle, Manner::Timeout);
-            (DiscardReason::Tunnel, Seen::Open, end)
+            (DiscardReason::TunnelTimeout, Seen::Open, end)
         }
         TunnelEnd::Withheld(side) => {
             let end = SessionEnd {
@@ -281,7 +295,12 @@ pub(super) fn on_tunnel(end: TunnelEnd) -> (DiscardReason, Seen, SessionEnd) {
                     Side::Upstream => Closing::ResetAfterDelivery(ResetCause::Operator),
                 },
             };
-            (DiscardReason::Tunnel, Seen::ResetForPeer, end)
+            let seen = match side {
+                Side::Downstream => Seen::ResetForPeer,
+                // What it does not take could not be delivered first.
+                Side::Upstream => Seen::MidResponse,
+            };
+            (DiscardReason::TunnelTimeout, seen, end)
         }
         TunnelEnd::HalfClosed { ended, is_passed } => {
             let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
@@ -293,7 +312,7 @@ pub(super) fn on_tunnel(end: TunnelEnd) -> (DiscardReason, Seen, SessionEnd) {
             if ended == Side::Upstream && is_passed {
                 end.closing = Closing::HalfClosed;
             }
-            (DiscardReason::Tunnel, seen, end)
+            (DiscardReason::TunnelTimeout, seen, end)
         }
         TunnelEnd::Cut => (
             DiscardReason::Cancelled,

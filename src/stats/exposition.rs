@@ -109,6 +109,11 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     families.tally(&table::DISCARDS, name, &upstream.discards);
     families.count(&table::LEASES, &[name], upstream.lent);
     families.count(&table::POOL_QUEUE_FULL, &[name], upstream.queue_full);
+    families.count(
+        &table::HEARTBEATS_DROPPED,
+        &[name],
+        upstream.heartbeats_dropped,
+    );
     families.count(&table::POOL_WAITERS, &[name], upstream.waiters as u64);
     let exchanges = &upstream.exchange_duration;
     families.distribution(&table::EXCHANGE_DURATION, &[name], exchanges);

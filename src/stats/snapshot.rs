@@ -90,6 +90,8 @@ pub struct UpstreamSnapshot {
     pub lent: u64,
     /// Sessions turned away because the wait queue was full.
     pub queue_full: u64,
+    /// Heartbeats of the service that were dropped, because no client had asked for one.
+    pub heartbeats_dropped: u64,
     /// Why requests were sent again or elsewhere.
     pub retries: Tally,
     /// Sessions that wait now.
@@ -290,6 +292,7 @@ impl UpstreamSnapshot {
             waits: Tally::of(&stats.waits),
             lent: stats.lent.read(),
             queue_full: stats.queue_full.read(),
+            heartbeats_dropped: stats.heartbeats_dropped.read(),
             retries: Tally::of(&stats.retries),
             waiters: census.waiters,
             wait_seconds: CountAndSum {

@@ -65,6 +65,8 @@ metrics! {
         "From the complete head of a request to the end of its response.";
     RETRIES = Counter "millpond_retries_total" ["upstream", "reason"] "":
         "Requests sent again or to another endpoint, by reason.";
+    HEARTBEATS_DROPPED = Counter "millpond_heartbeats_dropped_total" ["upstream"] "":
+        "Heartbeats of the service that were dropped, because no client had asked for one.";
     UPSTREAM_CONNECTIONS = Counter "millpond_upstream_connections_total" ["upstream"] "":
         "Upstream connections opened.";
     UPSTREAM_CONNECTIONS_OPEN = Gauge "millpond_upstream_connections_open" ["upstream"] "":

@@ -67,6 +67,8 @@ pub struct UpstreamStats {
     pub queue_full: Counter,
     /// Why connections were discarded.
     pub discards: Reasons<DiscardReason>,
+    /// Heartbeats of the service that were dropped, because no client had asked for one.
+    pub heartbeats_dropped: Counter,
     /// Why requests were sent again or elsewhere.
     pub retries: Reasons<RetryReason>,
 }

@@ -20,6 +20,22 @@ pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
+/// Whether the peer has said FIN, whatever is still unread before it (poll(2), `POLLRDHUP`).
+pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: the descriptor is open while it is borrowed, and the call writes to one `pollfd`, the
+    // number given, which lives until it returns. A timeout of 0 never waits.
+    let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0)
+}
+
 /// Makes a listening TCP socket drop SYNs without an answer (socket(7), `SO_ATTACH_FILTER`), so that
 /// what waits in its accept queue can be accepted and nothing new comes in behind it. Dialers send
 /// their SYN again after a second and find the successor, or nobody.

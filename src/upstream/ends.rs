@@ -3,11 +3,12 @@
 //! The one place where an upstream connection is closed and its entry in the ledger made. A slot is
 //! freed when the service's end is known, not when the descriptor is closed.
 
-use std::time::Instant;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use super::{Actions, Upstream};
 use crate::close::linger::{self, Bounds, OurFin};
-use crate::close::reset;
+use crate::close::{Termination, reset};
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home};
 use crate::stats::ledger::{Ending, Reset};
@@ -27,25 +28,14 @@ impl Upstream {
                     Seen::HalfClosed => OurFin::Said,
                     _ => OurFin::Due,
                 };
-                let Some(me) = self.me.upgrade() else { return };
-                self.tasks.spawn(async move {
-                    let time = me.lock().shape.linger_time();
+                self.end_in_time(endpoint, termination, async move |time| {
                     let bounds = Bounds {
                         time,
                         gap: time,
                         bytes: CLOSING_BYTES_MAX,
                     };
-                    let lingering = linger::linger(transport, our_fin, bounds);
-                    let ending = match me.cut.run_until_cancelled(lingering).await {
-                        Some(report) => ending::lingered(termination, &report),
-                        None => Ending::clean(
-                            termination.initiator,
-                            termination.phase,
-                            termination.manner,
-                        ),
-                    };
-                    me.stats.ledger.close(&ending);
-                    me.free_slot(endpoint);
+                    let report = linger::linger(transport, our_fin, bounds).await;
+                    ending::lingered(termination, &report)
                 });
                 return;
             }
@@ -58,8 +48,16 @@ impl Upstream {
                 unacknowledged_bytes: reset::bury(transport),
                 ..Ending::clean(termination.initiator, termination.phase, termination.manner)
             },
-            Seen::MidResponse | Seen::ResetForPeer => {
-                let cause = ending::reset_cause(reason);
+            Seen::ResetForPeer => {
+                let cause = ending::reset_cause(reason, seen);
+                self.end_in_time(endpoint, termination, async move |time| {
+                    let aborted = reset::abort_after_delivery(transport, cause, time).await;
+                    ending::aborted(termination, cause, aborted)
+                });
+                return;
+            }
+            Seen::MidResponse => {
+                let cause = ending::reset_cause(reason, seen);
                 ending::reset(
                     termination,
                     Reset::Sent(cause),
@@ -69,6 +67,30 @@ impl Upstream {
         };
         self.stats.ledger.close(&ending);
         self.settled.notify_waiters();
+    }
+
+    /// Lets an end take its time, which it is given, and frees the slot after it.
+    fn end_in_time<E>(
+        &self,
+        endpoint: EndpointId,
+        termination: Termination,
+        end: impl FnOnce(Duration) -> E,
+    ) where
+        E: Future<Output = Ending> + Send + 'static,
+    {
+        let Some(me) = self.me.upgrade() else { return };
+        let ending = end(self.lock().shape.linger_time());
+        self.tasks.spawn(async move {
+            let ending = me.cut.run_until_cancelled(ending).await;
+            let Termination {
+                initiator,
+                phase,
+                manner,
+            } = termination;
+            let ending = ending.unwrap_or_else(|| Ending::clean(initiator, phase, manner));
+            me.stats.ledger.close(&ending);
+            me.free_slot(endpoint);
+        });
     }
 
     pub(super) fn free_slot(&self, endpoint: EndpointId) {

@@ -330,6 +330,7 @@ impl Upstream {
                     retire_at: dialling.max_lifetime.map(|it| now + jittered(it, chance)),
                     exchanges: 0,
                     was_idle: false,
+                    may_greet: dialling.may_greet,
                     waker: keeper::waker(&self.me, endpoint, id),
                 });
                 state

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::core::{EndpointRules, GroupRules};
 use super::health::Backoff;
 use super::{Actions, Upstream};
-use crate::config::checked::{self, Address};
+use crate::config::checked::{self, Address, Protocol};
 use crate::pool::EndpointId;
 use crate::pool::connect::{self, Options};
 use crate::pool::core::Limits;
@@ -38,6 +38,8 @@ pub(super) struct Dialling {
     options: Options,
     connect_timeout: Duration,
     pub(super) max_lifetime: Option<Duration>,
+    /// The service may speak first.
+    pub(super) may_greet: bool,
 }
 
 impl Dialling {
@@ -86,6 +88,7 @@ impl Shape {
             },
             connect_timeout: self.settings.pool.connect_timeout,
             max_lifetime: self.settings.pool.max_lifetime,
+            may_greet: matches!(self.settings.protocol, Protocol::Tcp(_)),
         })
     }
 

@@ -2,7 +2,9 @@
 //!
 //! This reader is independent of millpond's framer, so that one can show the other wrong.
 
+use super::process::run;
 use super::socket::{End, Socket};
+use super::wait;
 
 /// A stream and the bytes that were read from it but not taken yet.
 #[derive(Debug)]
@@ -116,6 +118,16 @@ impl Wire {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), End> {
         self.socket.send(bytes.as_ref())
+    }
+
+    /// Waits until the peer's kernel has acknowledged every byte written.
+    pub fn wait_acknowledged(&self) {
+        let (local, peer) = self.socket.ends();
+        wait::until("everything written is acknowledged", || {
+            let listing = run("ss", &["-tnH", "src", &local, "dst", &peer]);
+            let unacknowledged = listing.split_whitespace().nth(2)?;
+            (unacknowledged == "0").then_some(())
+        });
     }
 
     /// Reads once.

@@ -20,6 +20,7 @@ use super::{facts, wait};
 #[derive(Clone)]
 pub struct Config {
     listen: String,
+    protocol: &'static str,
     endpoints: Vec<String>,
     tables: Vec<(&'static str, Vec<String>)>,
     more: String,
@@ -42,13 +43,15 @@ impl Config {
         ];
         Self {
             listen: "127.0.0.1:0".to_owned(),
+            protocol: "http",
             endpoints: endpoints
                 .iter()
                 .map(|&endpoint| endpoint.to_owned())
                 .collect(),
             tables: tables
                 .into_iter()
-                .chain(["listener.front.http"])
+                .chain(["listener.front.http", "upstream.service.tcp"])
+                .chain(["upstream.service.frames"])
                 .map(|table| (table, Vec::new()))
                 .collect(),
             more: String::new(),
@@ -59,6 +62,20 @@ impl Config {
     pub fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
         self
+    }
+
+    /// What the service speaks, where it is not HTTP.
+    pub fn protocol(mut self, protocol: &'static str) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    pub fn tcp(self, line: &str) -> Self {
+        self.with("upstream.service.tcp", line)
+    }
+
+    pub fn frames(self, line: &str) -> Self {
+        self.with("upstream.service.frames", line)
     }
 
     pub fn shutdown(self, line: &str) -> Self {
@@ -114,8 +131,8 @@ impl Config {
                 "upstream.service" => {
                     writeln!(
                         text,
-                        "protocol = \"http\"\nendpoints = {:?}",
-                        self.endpoints
+                        "protocol = {:?}\nendpoints = {:?}",
+                        self.protocol, self.endpoints
                     )
                     .unwrap();
                 }

@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::message::{Message, Wire};
-use super::process::run;
 use super::socket::{End, Socket};
 use super::wait;
 
@@ -253,16 +252,6 @@ impl Connection {
     /// Sends a FIN and goes on reading.
     pub fn half_close(&self) {
         self.wire.socket.half_close();
-    }
-
-    /// Waits until the peer's kernel has acknowledged every byte written.
-    pub fn wait_acknowledged(&self) {
-        let (local, peer) = self.wire.socket.ends();
-        wait::until("everything written is acknowledged", || {
-            let listing = run("ss", &["-tnH", "src", &local, "dst", &peer]);
-            let unacknowledged = listing.split_whitespace().nth(2)?;
-            (unacknowledged == "0").then_some(())
-        });
     }
 
     /// Reads until the peer's end, and says what it was.

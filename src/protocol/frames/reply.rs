@@ -20,6 +20,7 @@ const HEARTBEATS_MAX: u32 = 100;
 #[derive(Debug)]
 pub struct ReplyFramer<'l> {
     layout: &'l Layout,
+    is_owed: bool,
     /// What marks the frames that are not the reply.
     heartbeat: Option<Mark>,
     heartbeats: u32,
@@ -45,13 +46,13 @@ enum State<'l> {
 
 impl<'l> ReplyFramer<'l> {
     /// For the reply to the request that said `request`, in the layout that it was framed by. A
-    /// one-way request has none.
+    /// one-way request has none: nothing is owed, and nothing is framed.
     #[must_use]
     pub fn new(layout: &'l Layout, request: RequestFacts) -> Self {
         debug_assert_eq!(layout.check(), Ok(()), "a checked layout");
-        debug_assert!(!request.oneway, "a one-way request has no reply");
         Self {
             layout,
+            is_owed: !request.oneway,
             heartbeat: layout.heartbeat.filter(|_| !request.heartbeat),
             heartbeats: 0,
             state: State::Head { begun: false },
@@ -130,6 +131,18 @@ impl Reply for ReplyFramer<'_> {
 
     fn allows_reuse(&self) -> bool {
         matches!(self.state, State::Complete)
+    }
+
+    fn is_begun(&self) -> bool {
+        matches!(self.state, State::Reply(_) | State::Complete)
+    }
+
+    fn client_sees_end(&self) -> bool {
+        self.layout.client_sees_end()
+    }
+
+    fn is_owed(&self) -> bool {
+        self.is_owed
     }
 
     fn says_idle_for_too_long(&self) -> bool {

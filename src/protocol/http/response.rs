@@ -276,6 +276,18 @@ impl Reply for ResponseFramer {
         self.facts.is_some_and(|facts| facts.upstream_keep_alive)
     }
 
+    fn is_begun(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    fn client_sees_end(&self) -> bool {
+        self.facts.is_some_and(|facts| facts.client_sees_end)
+    }
+
+    fn is_owed(&self) -> bool {
+        true
+    }
+
     fn says_idle_for_too_long(&self) -> bool {
         // RFC 9110 section 15.5.9.
         self.facts.is_some_and(|facts| facts.status == 408)

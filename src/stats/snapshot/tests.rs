@@ -99,6 +99,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "discards",
             "endpoints",
             "exchanges",
+            "heartbeats_dropped",
             "lent",
             "lost_bytes",
             "opens",

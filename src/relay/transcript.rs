@@ -1,0 +1,115 @@
+//! Who spoke when in a tunnel, and what that says about a boundary.
+//!
+//! Pure. Nothing here proves a boundary: it finds the cases in which there can't be one that another
+//! client may begin at.
+
+use crate::close::Side;
+use crate::stats::reason::DiscardReason;
+
+/// Who spoke when.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Transcript {
+    first: Option<Side>,
+    last: Option<Side>,
+    service_has_spoken: bool,
+    /// The client's first bytes, as many as there are of two.
+    opening: [u8; 2],
+    opening_len: usize,
+}
+
+impl Transcript {
+    /// The client said this, not empty.
+    pub fn client_said(&mut self, bytes: &[u8]) {
+        self.first.get_or_insert(Side::Downstream);
+        self.last = Some(Side::Downstream);
+        for &byte in bytes.iter().take(self.opening.len() - self.opening_len) {
+            self.opening[self.opening_len] = byte;
+            self.opening_len += 1;
+        }
+    }
+
+    /// The service said something that can be an answer to the client's last word.
+    pub fn service_said(&mut self) {
+        self.service_interjected();
+        self.last = Some(Side::Upstream);
+    }
+
+    /// The service said something that was under way before the client's last word reached it.
+    pub fn service_interjected(&mut self) {
+        self.first.get_or_insert(Side::Upstream);
+        self.service_has_spoken = true;
+    }
+
+    /// Whether the service has said anything.
+    pub fn service_has_spoken(&self) -> bool {
+        self.service_has_spoken
+    }
+
+    /// Whether nobody has said anything.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether the service, having been spoken to, had the last word.
+    pub fn is_answered(&self) -> bool {
+        self.last == Some(Side::Upstream)
+    }
+
+    /// Why no other client may ever speak on this connection, whatever comes later.
+    pub fn spoiled(&self) -> Option<DiscardReason> {
+        // A handshake record of any version (RFC 8446 section 5.1): the keys are this client's.
+        const TLS_HANDSHAKE: [u8; 2] = [22, 3];
+        if self.first == Some(Side::Upstream) {
+            Some(DiscardReason::ReuseGreeting)
+        } else if self.opening == TLS_HANDSHAKE {
+            Some(DiscardReason::ReuseTls)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(said: &[Option<&[u8]>]) -> Transcript {
+        let mut transcript = Transcript::default();
+        for said in said {
+            match said {
+                Some(bytes) => transcript.client_said(bytes),
+                None => transcript.service_said(),
+            }
+        }
+        transcript
+    }
+
+    #[test]
+    fn the_last_word_is_the_services_only_after_it_answered() {
+        assert!(of(&[]).is_empty());
+        assert!(!of(&[]).is_answered());
+        assert!(!of(&[Some(b"a")]).is_answered());
+        assert!(of(&[Some(b"a"), None]).is_answered());
+        assert!(!of(&[Some(b"a"), None, Some(b"b")]).is_answered());
+    }
+
+    #[test]
+    fn a_greeting_and_a_handshake_spoil_a_connection_for_ever() {
+        let spoiled = |said| of(said).spoiled();
+        assert_eq!(spoiled(&[Some(b"a"), None]), None);
+        assert_eq!(
+            spoiled(&[None, Some(b"a"), None]),
+            Some(DiscardReason::ReuseGreeting)
+        );
+        assert_eq!(
+            spoiled(&[Some(b"\x16\x03\x01\x00"), None]),
+            Some(DiscardReason::ReuseTls)
+        );
+        assert_eq!(
+            spoiled(&[Some(b"\x16"), Some(b"\x03")]),
+            Some(DiscardReason::ReuseTls)
+        );
+        assert_eq!(spoiled(&[Some(b"a\x16\x03")]), None);
+        assert_eq!(spoiled(&[Some(b"\x16\x04")]), None);
+    }
+}

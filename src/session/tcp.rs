@@ -1,0 +1,172 @@
+//! A session of which nothing is known but bytes: one connection of its own for as long as it lasts.
+//!
+//! ```text
+//! queue ──lease──► tunnel ──ended──► the connection goes with its session
+//!   ▲                 │ └──client's FIN after the reply, then quiet──► settling (see `settle`)
+//!   └──stale, and nothing of this client sent
+//! ```
+//!
+//! The lease is taken when the client comes, not when it speaks: a service may speak first.
+
+use super::queue::NoLease;
+use super::settle::Settling;
+use super::verdict::{self, on_tunnel};
+use super::{Session, SessionEnd, refusal};
+use crate::close::{Phase, Side};
+use crate::config::checked::{Reuse, Tcp};
+use crate::pool::{Lease, Look, PoolKey, Seen};
+use crate::relay::buffer::Buffer;
+use crate::relay::transcript::Transcript;
+use crate::relay::tunnel::{self, TunnelEnd, TunnelRules};
+use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason, RetryReason};
+use crate::sys::clock;
+use crate::upstream::{AcquireError, Want};
+
+/// Stale connections that a session may meet before it asks for a new one.
+const STALE_MAX: u32 = 2;
+
+/// Serves the client to its end, which is returned with what is left to find out about the service's
+/// connection, if that may serve another.
+pub(super) async fn serve(session: &mut Session, settings: &Tcp) -> (SessionEnd, Option<Settling>) {
+    let mut stale = 0;
+    loop {
+        let lease = match lend(session, stale >= STALE_MAX).await {
+            Ok(lease) => lease,
+            Err(end) => return (end, None),
+        };
+        match carry(session, lease, settings).await {
+            Carried::Ended(end, settling) => return (end, settling),
+            Carried::Stale => {
+                let stats = session.rules.upstream.stats();
+                stats.retries.increment(RetryReason::Unsent);
+                stale += 1;
+            }
+        }
+    }
+}
+
+/// How one lease served the client.
+enum Carried {
+    Ended(SessionEnd, Option<Settling>),
+    /// It was found unusable before anything of the client's was written to it.
+    Stale,
+}
+
+async fn lend(session: &mut Session, fresh: bool) -> Result<Lease, SessionEnd> {
+    loop {
+        let want = Want {
+            key: PoolKey::SOLE,
+            fresh,
+        };
+        // A client's FIN is for the service to hear, so it does not leave the queue.
+        match session.acquire(want, true, clock::now()).await {
+            Ok((lease, _)) => return Ok(lease),
+            // The upstream was taken away by a reload; the new rules name another.
+            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {}
+            Err(NoLease::Refused(error)) => {
+                session.count_refused_exchange();
+                return Err(session.turn_away(refusal::of_acquire(&error)));
+            }
+            Err(NoLease::Client(lost)) => {
+                let stats = session.rules.upstream.stats();
+                stats.exchanges.increment(ExchangeOutcome::Abandoned);
+                return Err(verdict::client_lost(lost, Phase::Queue, true));
+            }
+        }
+    }
+}
+
+async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
+    session.note_endpoint(&lease);
+    let Some(mut lease) = usable(lease) else {
+        return Carried::Stale;
+    };
+    if session.exchanges() == 0 {
+        session.client.facts.count_exchange();
+    }
+    session.client.facts.set_phase(Phase::Response);
+    let quiet = (settings.reuse != Reuse::Never).then_some(settings.quiet);
+    let rules = TunnelRules {
+        idle: session.rules.listener.idle_timeout,
+        half_closed: session.rules.listener.half_close_timeout,
+        quiet,
+        has_served: lease.connection().exchanges > 0,
+    };
+    let service = &mut lease.connection_mut().transport;
+    let nothing = Buffer::new(0);
+    let (end, transcript) = tunnel::run(&mut session.client, service, nothing, rules).await;
+    match end {
+        TunnelEnd::Crossed { is_unsent: true } => {
+            lease.discard(DiscardReason::CrossedAnswer, Seen::Open);
+            return Carried::Stale;
+        }
+        TunnelEnd::Crossed { is_unsent: false } => {
+            lease.discard(DiscardReason::CrossedAnswer, Seen::Open);
+            session.count_refused_exchange();
+            let end = session.turn_away(RefusalReason::CrossedAnswer);
+            return Carried::Ended(end, None);
+        }
+        // The service has not heard of this client, so its connection is as it was.
+        TunnelEnd::Reset(Side::Downstream) if transcript.is_empty() => {
+            lease.put_back(clock::now());
+            return Carried::Ended(SessionEnd::reset_received(Phase::Accept), None);
+        }
+        _ => {}
+    }
+    let stats = session.rules.upstream.stats();
+    stats.exchanges.increment(outcome(end));
+    let (reason, seen, session_end) = on_tunnel(end, by_client(end, &transcript, &settings.reuse));
+    if end == TunnelEnd::Quiet {
+        let settling = Settling::begin(lease, &settings.reuse, &session.client.transport);
+        return Carried::Ended(session_end, settling);
+    }
+    lease.discard(reason, seen);
+    Carried::Ended(session_end, None)
+}
+
+/// Looks once more whether the connection is as it should be. A new one may hold a greeting, which is
+/// this client's.
+fn usable(mut lease: Lease) -> Option<Lease> {
+    if !lease.is_reused() {
+        return Some(lease);
+    }
+    let connection = lease.connection_mut();
+    let (reason, seen) = match connection.ask_kernel() {
+        Look::Quiet => return Some(lease),
+        Look::Bytes if connection.exchanges == 0 => match connection.transport.rearm() {
+            Ok(()) => return Some(lease),
+            Err(_no_descriptor) => (DiscardReason::IdleBytes, Seen::Open),
+        },
+        Look::Bytes => (DiscardReason::CrossedAnswer, Seen::Open),
+        Look::Fin => (DiscardReason::LostRace, Seen::PeerFin),
+        Look::Reset => (DiscardReason::LostRace, Seen::PeerReset),
+        Look::Vanished => (DiscardReason::UpstreamVanished, Seen::PeerVanished),
+    };
+    lease.discard(reason, seen);
+    None
+}
+
+fn outcome(end: TunnelEnd) -> ExchangeOutcome {
+    match end {
+        TunnelEnd::Fin { .. } | TunnelEnd::Quiet | TunnelEnd::Drained => ExchangeOutcome::Completed,
+        TunnelEnd::Reset(Side::Upstream) | TunnelEnd::Crossed { .. } => ExchangeOutcome::Truncated,
+        TunnelEnd::Reset(Side::Downstream)
+        | TunnelEnd::Idle
+        | TunnelEnd::HalfClosed { .. }
+        | TunnelEnd::Withheld(_)
+        | TunnelEnd::Cut => ExchangeOutcome::Abandoned,
+    }
+}
+
+/// Why the connection goes with a client that ended the session.
+fn by_client(end: TunnelEnd, transcript: &Transcript, reuse: &Reuse) -> DiscardReason {
+    if let TunnelEnd::Reset(_) = end {
+        return DiscardReason::ClientGone;
+    }
+    match reuse {
+        Reuse::Never => DiscardReason::SessionEnd,
+        Reuse::Probed(_) | Reuse::Promised => transcript
+            .spoiled()
+            .unwrap_or(DiscardReason::ReuseUnanswered),
+    }
+}
