@@ -340,6 +340,29 @@ fn a_thousand_of_each_malformed_class_cost_no_memory() {
 }
 
 #[test]
+fn what_a_refused_client_has_sent_is_not_held_while_it_is_closed() {
+    let service = Service::echoing_targets();
+    let proxy = Config::to(service.address())
+        .listener("linger_gap = \"20s\"")
+        .start();
+    let refused = || {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nwhat follows is read by nobody");
+        assert_eq!(client.read("GET").status(), 400);
+        client.expect_fin();
+        client
+    };
+    let first: Vec<_> = (0..50).map(|_| refused()).collect();
+    let before = proxy.process().resident_kib();
+    let more: Vec<_> = (0..400).map(|_| refused()).collect();
+    assert_eq!(proxy.snapshot().listener("sessions/open"), 450);
+    let grown = proxy.process().resident_kib().saturating_sub(before);
+    assert!(grown < 400 * 8, "{grown} KiB for 400 sessions that close");
+    drop((first, more));
+    proxy.finish();
+}
+
+#[test]
 fn a_head_that_is_never_complete_gets_408() {
     let service = Service::echoing_targets();
     let proxy = Config::to(service.address())
