@@ -414,6 +414,28 @@ fn a_body_that_stops_gets_408() {
 }
 
 #[test]
+fn a_body_that_stops_gets_408_also_where_a_100_was_expected_and_not_waited_for() {
+    let service = Service::start(|mut connection| {
+        if connection.head().is_ok() {
+            connection.wait_for_end();
+        }
+    });
+    let proxy = Config::to(service.address())
+        .listener("stall_timeout = \"300ms\"")
+        .upstream("response_timeout = \"5s\"")
+        .start();
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    service.wait_accepted(1);
+    client.send("five.");
+    assert_eq!(client.read("POST").status(), 408);
+    client.expect_fin();
+    assert_eq!(proxy.snapshot().listener("refusals/body_timeout"), 1);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
 fn an_idle_client_is_closed_without_a_word() {
     let service = Service::echoing_targets();
     let proxy = Config::to(service.address())

@@ -252,6 +252,8 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             if frame_request(self.request, &mut self.client.inbound)
                 .map_err(Failure::RequestViolation)?
             {
+                // It gives more without having heard, and so owes the rest.
+                self.request.awaits_interim = false;
                 continue;
             }
             match self.client.poll_read(context) {
