@@ -443,6 +443,37 @@ fn a_service_is_not_charged_with_the_time_that_its_client_took_nothing() {
 }
 
 #[test]
+fn a_client_that_reads_all_the_time_however_slowly_is_not_given_up() {
+    const TOTAL: usize = 8 << 20;
+    let service = Service::replying(|_| pattern(1, TOTAL));
+    let proxy = Config::to(service.address())
+        .listener("stall_timeout = \"500ms\"")
+        .start();
+    let mut client = proxy.client();
+    client.socket.set_receive_buffer(16 << 10);
+    client.send(client::get("/"));
+    assert_eq!(client.head().unwrap().length(), Some(TOTAL));
+    let mut body = client.exactly(1).unwrap();
+    // Far longer than the limit, and far less than makes a kernel's full buffer writable again.
+    for _ in 0..40 {
+        wait::pace(Duration::from_millis(50));
+        body.extend(client.exactly(4 << 10).unwrap());
+    }
+    assert!(body == pattern(1, TOTAL)[..body.len()]);
+    // One that takes nothing is given up all the same.
+    let now = proxy.wait_upstream("exchanges/abandoned", 1);
+    assert_eq!(
+        now.session_ends(&["initiator=millpond", "manner=timeout"]),
+        0
+    );
+    drop(client);
+    proxy.wait_until("it ended so", |now| {
+        now.session_ends(&["initiator=millpond", "manner=timeout"]) == 1
+    });
+    proxy.finish();
+}
+
+#[test]
 fn the_rest_of_an_answer_is_read_for_a_client_that_left() {
     let gate = Gate::new();
     let service = Service::start({

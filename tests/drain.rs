@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::client;
 use support::message::{Wire, pattern};
+use support::process::run;
 use support::proxy::{Config, Proxy};
 use support::socket::{End, Socket};
 use support::upstream::Service;
@@ -143,6 +144,36 @@ fn nobody_new_is_let_in() {
     gate.open_for_all();
     assert_eq!(client.read("GET").status(), 200);
     drop(client);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn a_long_accept_queue_is_emptied_however_long_that_takes() {
+    // Both ends are descriptors of this test, which many systems give 1,024 unless they are asked.
+    let own = std::process::id().to_string();
+    run("prlimit", &["--pid", &own, "--nofile=8192:"]);
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let waiting = limit.trim().parse::<usize>().unwrap().min(4000) - 10;
+    let gate = Gate::new();
+    gate.open_for_all();
+    let service = gated(&gate);
+    let proxy = Config::to(service.address())
+        .listener("max_sessions = 1")
+        .pool("wait_queue = 4000")
+        .start();
+    let mut inside = proxy.client();
+    assert_eq!(inside.get("/in").text(), "/in");
+    let mut outside: Vec<_> = (0..waiting).map(|_| proxy.client()).collect();
+    for client in &mut outside {
+        client.send(client::last_get("/out"));
+    }
+    assert_eq!(proxy.snapshot().listener("sessions/opened"), 1);
+    proxy.signal(Signal::SIGTERM);
+    for client in &mut outside {
+        assert_eq!(client.read("GET").text(), "/out");
+        client.expect_fin();
+    }
+    drop((inside, outside));
     assert_eq!(proxy.wait().code(), Some(0));
 }
 

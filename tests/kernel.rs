@@ -373,6 +373,19 @@ fn closing_a_listener_resets_what_waits_in_its_queue() {
 }
 
 #[test]
+fn an_abort_of_a_unix_socket_looks_like_an_end_in_order() {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.write_all(b"half").unwrap();
+    SockRef::from(&ours)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(ours);
+    let mut read = Vec::new();
+    theirs.read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"half");
+}
+
+#[test]
 fn a_unix_socket_has_nothing_outstanding_exactly_when_its_peer_has_read_all() {
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     assert_eq!(unacknowledged(&ours), 0);

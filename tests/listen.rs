@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, SockAddr, Type};
 use support::client::{self, Client};
 use support::process::run;
 use support::proxy::{Config, Proxy};
@@ -98,6 +99,48 @@ fn a_stale_unix_socket_is_taken_over_and_a_live_one_is_not() {
     drop(client);
     assert!(Socket::dial_unix(&path).is_ok());
     proxy.finish();
+}
+
+#[test]
+fn a_unix_socket_whose_accept_queue_is_full_is_not_taken_over_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front");
+    let holder = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    holder.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    holder.listen(0).unwrap();
+    let dial = || {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let connected = socket.connect(&SockAddr::unix(&path).unwrap());
+        connected.map(|()| socket)
+    };
+    let waiting: Vec<_> = std::iter::from_fn(|| dial().ok()).collect();
+    assert!(!waiting.is_empty());
+    let began = wait::now();
+    let listen = format!("unix:{}", path.display());
+    let second = std::panic::catch_unwind(|| Config::to("127.0.0.1:1").listen(&listen).start());
+    assert!(second.is_err() && path.exists());
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(10),
+        "it is told at once: {took:?}"
+    );
+}
+
+#[test]
+fn the_socket_of_a_successor_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front");
+    let service = Service::echoing_targets();
+    let listen = format!("unix:{}", path.display());
+    let old = Config::to(service.address()).listen(&listen).start();
+    std::fs::remove_file(&path).unwrap();
+    let new = Config::to(service.address()).listen(&listen).start();
+    old.finish();
+    let mut client = Client::over(Socket::dial_unix(&path).unwrap());
+    assert_eq!(client.get("/a").text(), "/a");
+    drop(client);
+    new.finish();
 }
 
 #[test]

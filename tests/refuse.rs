@@ -340,6 +340,29 @@ fn a_thousand_of_each_malformed_class_cost_no_memory() {
 }
 
 #[test]
+fn what_a_refused_client_has_sent_is_not_held_while_it_is_closed() {
+    let service = Service::echoing_targets();
+    let proxy = Config::to(service.address())
+        .listener("linger_gap = \"20s\"")
+        .start();
+    let refused = || {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nwhat follows is read by nobody");
+        assert_eq!(client.read("GET").status(), 400);
+        client.expect_fin();
+        client
+    };
+    let first: Vec<_> = (0..50).map(|_| refused()).collect();
+    let before = proxy.process().resident_kib();
+    let more: Vec<_> = (0..400).map(|_| refused()).collect();
+    assert_eq!(proxy.snapshot().listener("sessions/open"), 450);
+    let grown = proxy.process().resident_kib().saturating_sub(before);
+    assert!(grown < 400 * 8, "{grown} KiB for 400 sessions that close");
+    drop((first, more));
+    proxy.finish();
+}
+
+#[test]
 fn a_head_that_is_never_complete_gets_408() {
     let service = Service::echoing_targets();
     let proxy = Config::to(service.address())
@@ -387,6 +410,28 @@ fn a_body_that_stops_gets_408() {
     assert_eq!(client.read("GET").status(), 408);
     client.expect_fin();
     assert_eq!(proxy.snapshot().listener("refusals/body_timeout"), 1);
+    proxy.finish();
+}
+
+#[test]
+fn a_body_that_stops_gets_408_also_where_a_100_was_expected_and_not_waited_for() {
+    let service = Service::start(|mut connection| {
+        if connection.head().is_ok() {
+            connection.wait_for_end();
+        }
+    });
+    let proxy = Config::to(service.address())
+        .listener("stall_timeout = \"300ms\"")
+        .upstream("response_timeout = \"5s\"")
+        .start();
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    service.wait_accepted(1);
+    client.send("five.");
+    assert_eq!(client.read("POST").status(), 408);
+    client.expect_fin();
+    assert_eq!(proxy.snapshot().listener("refusals/body_timeout"), 1);
+    drop(client);
     proxy.finish();
 }
 

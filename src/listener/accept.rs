@@ -13,9 +13,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::Listener;
 use crate::session::{RulesCell, Session};
 use crate::stats::sessions::Command;
+use crate::sys::clock;
 
 /// Everything one accept loop needs.
 #[derive(Debug)]
@@ -37,12 +38,12 @@ pub struct Accepting {
     pub stop: CancellationToken,
 }
 
-/// Whether `max_sessions` holds. What waits in the queue of a listener that closes is taken in
-/// beyond it, because the only other thing to do is to reset it.
+/// Whether `max_sessions` holds, and how long somebody new is waited for. What waits in the queue of
+/// a listener that closes is taken in beyond both, because the only other thing to do is to reset it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Limited,
-    Emptying,
+    Emptying { until: Instant },
 }
 
 impl Door {
@@ -50,8 +51,13 @@ impl Door {
     fn pause(self) -> Duration {
         match self {
             Self::Limited => EXHAUSTED_PAUSE,
-            Self::Emptying => EXHAUSTED_PAUSE / 20,
+            Self::Emptying { .. } => EXHAUSTED_PAUSE / 20,
         }
+    }
+
+    /// Whether a failure ends the loop: what could not be taken in by now may never be.
+    fn is_overdue(self) -> bool {
+        matches!(self, Self::Emptying { until } if until <= clock::now())
     }
 }
 
@@ -60,22 +66,26 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How long what waits in the accept queue is still accepted after the loop was told to stop:
 /// handshakes whose SYN was answered before complete within this time or not at all.
 const EMPTYING_TIME: Duration = Duration::from_millis(50);
+/// How long the queue may take to be emptied: far more than the longest one needs, and a bound for
+/// where new connections could not be shut out.
+const EMPTYING_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl Accepting {
     /// Accepts until it is told to stop, then empties the accept queue and closes the socket.
     pub async fn run(self) {
         let stop = self.stop.clone();
-        stop.run_until_cancelled(self.accept_for_ever(Door::Limited))
-            .await;
+        stop.run_until_cancelled(self.let_in(Door::Limited)).await;
         if let Err(error) = self.listener.shut_out() {
             warn!(address = %self.listener.address(), %error, "new connections could not be shut out");
         }
-        // Bounded by time: new ones can't come any more, and nobody who waits may be reset.
-        let _ = timeout(EMPTYING_TIME, self.accept_for_ever(Door::Emptying)).await;
+        // New ones can't come any more, so this ends with the queue; nobody who waits may be reset.
+        let until = clock::now() + EMPTYING_TIME;
+        let _ = timeout(EMPTYING_TIME_MAX, self.let_in(Door::Emptying { until })).await;
         debug!(address = %self.listener.address(), "listener closed");
     }
 
-    async fn accept_for_ever(&self, door: Door) {
+    /// Takes in whoever comes: for ever, or until a closing door finds nobody.
+    async fn let_in(&self, door: Door) {
         loop {
             let rules = self.rules.current();
             let is_full = rules.sessions.len() >= rules.listener.max_sessions;
@@ -85,7 +95,15 @@ impl Accepting {
                 let limit = || self.rules.current().listener.max_sessions;
                 rules.sessions.below(limit).await;
             }
-            match self.listener.accept().await {
+            let accepting = self.listener.accept();
+            let accepted = match door {
+                Door::Limited => accepting.await,
+                Door::Emptying { until } => match timeout_at(until.into(), accepting).await {
+                    Ok(accepted) => accepted,
+                    Err(_nobody) => return,
+                },
+            };
+            match accepted {
                 Ok((transport, peer)) => {
                     let session = Session::new(transport, peer, Arc::clone(&self.rules));
                     if self.stop.is_cancelled() {
@@ -93,6 +111,7 @@ impl Accepting {
                         session.tell(Command::Drain);
                     }
                     self.sessions.spawn(session.run());
+                    continue;
                 }
                 Err(error) if is_exhaustion(&error) => {
                     rules.stats.descriptors_exhausted.increment();
@@ -102,11 +121,15 @@ impl Accepting {
                 Err(error) => {
                     rules.stats.accept_errors.increment();
                     debug!(address = %self.listener.address(), %error, "accept failed");
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
-                        // Whatever it is, it must not turn into a busy loop.
-                        sleep(door.pause()).await;
+                    if error.kind() == io::ErrorKind::ConnectionAborted {
+                        continue;
                     }
+                    // Whatever it is, it must not turn into a busy loop.
+                    sleep(door.pause()).await;
                 }
+            }
+            if door.is_overdue() {
+                return;
             }
         }
     }

@@ -116,12 +116,23 @@ fn make_way(path: &Path) -> Result<(), BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::PathTaken(path.to_owned()));
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if !is_abandoned(path) {
         return Err(BindError::PathInUse(path.to_owned()));
     }
     // If it can't be removed, bind says so.
     let _ = std::fs::remove_file(path);
     Ok(())
+}
+
+/// Only a refused connect proves that nobody listens (unix(7)): a full queue is somebody, and so may
+/// be a socket that we may not connect to.
+fn is_abandoned(path: &Path) -> bool {
+    let connect = || -> io::Result<()> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn refused(settings: &Listener, error: io::Error) -> BindError {

@@ -13,7 +13,8 @@ mod bind;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 pub use bind::{BindError, bind};
 use socket2::SockRef;
@@ -38,7 +39,14 @@ enum Socket {
     Unix {
         listener: UnixListener,
         path: PathBuf,
+        /// Which file it is, so that another in its place is left alone.
+        file: (u64, u64),
     },
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Listener {
@@ -58,12 +66,15 @@ impl Listener {
             .as_pathname()
             .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "neither IP nor a path"))?
             .to_owned();
+        let file = identity(&path)?;
         let listener = UnixListener::from_std(descriptor.into())?;
         let address = Address::Unix(path.clone());
-        Ok(Self {
-            socket: Socket::Unix { listener, path },
-            address,
-        })
+        let socket = Socket::Unix {
+            listener,
+            path,
+            file,
+        };
+        Ok(Self { socket, address })
     }
 
     /// Where it is bound.
@@ -86,11 +97,15 @@ impl Listener {
     }
 
     /// Keeps new connections out without resetting those that wait to be accepted: a TCP listener
-    /// drops new SYNs, so that their senders try again at the successor; a Unix socket's name goes.
+    /// drops new SYNs, so that their senders try again at the successor; a Unix socket's name goes,
+    /// unless it is a successor's already.
     pub fn shut_out(&self) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp(listener) => socket::drop_new_connections(&SockRef::from(listener)),
-            Socket::Unix { path, .. } => std::fs::remove_file(path),
+            Socket::Unix { path, file, .. } if identity(path).is_ok_and(|now| now == *file) => {
+                std::fs::remove_file(path)
+            }
+            Socket::Unix { .. } => Ok(()),
         }
     }
 }

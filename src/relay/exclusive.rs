@@ -258,6 +258,8 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             if frame_request(self.request, &mut self.client.inbound)
                 .map_err(Failure::RequestViolation)?
             {
+                // It gives more without having heard, and so owes the rest.
+                self.request.awaits_interim = false;
                 continue;
             }
             match self.client.poll_read(context) {
@@ -479,10 +481,24 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         } else {
             (self.patience.service, Failure::ServiceSilent)
         };
-        match self.client.alarm.poll(context, self.moved_at + patience) {
-            Poll::Ready(()) => Err(failure),
-            Poll::Pending => Ok(()),
+        while self
+            .client
+            .alarm
+            .poll(context, self.moved_at + patience)
+            .is_ready()
+        {
+            let (request, response) = (&mut self.request.outbound, &mut self.response.outbound);
+            let has_taken = match &self.lease {
+                _ if client_owes_room => response.has_been_taken(&self.client.transport),
+                Some(lease) => request.has_been_taken(&lease.connection().transport),
+                None => false,
+            };
+            if !has_taken {
+                return Err(failure);
+            }
+            self.moved_at = clock::now();
         }
+        Ok(())
     }
 }
 

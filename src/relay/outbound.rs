@@ -6,10 +6,12 @@
 //! Invariant: nothing is framed behind verbatim bytes before these are written, so order is kept.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use super::buffer::{Buffer, Edited};
 use crate::protocol::Pass;
+use crate::sys::socket;
 use crate::transport::Transport;
 
 /// Bytes framed and not yet written.
@@ -25,6 +27,8 @@ pub struct Outbound {
     held: bool,
     /// The last flush had to wait for its reader.
     has_waited: bool,
+    /// What the reader's kernel had not acknowledged then.
+    owed_bytes: u64,
     /// Bytes written since the beginning, or since the last rewind.
     pub written_bytes: u64,
 }
@@ -39,6 +43,7 @@ impl Outbound {
             hold_bytes_max,
             held: hold_bytes_max > 0,
             has_waited: false,
+            owed_bytes: 0,
             written_bytes: 0,
         }
     }
@@ -123,8 +128,19 @@ impl Outbound {
         let before = self.written_bytes;
         let flushed = self.poll_write_all(transport, source, context);
         let had_waited = std::mem::replace(&mut self.has_waited, flushed.is_pending());
-        let has_moved = self.written_bytes > before && (had_waited || self.has_waited);
+        let has_written = self.written_bytes > before;
+        if self.has_waited && (has_written || !had_waited) {
+            self.owed_bytes = owed_bytes(transport);
+        }
+        let has_moved = has_written && (had_waited || self.has_waited);
         (flushed, has_moved)
+    }
+
+    /// Whether the reader that is waited for has taken a byte since it was last asked after. A full
+    /// socket is writable again only when much of it is free, so a slow reader shows only here.
+    pub fn has_been_taken(&mut self, transport: &Transport) -> bool {
+        let owed_bytes = owed_bytes(transport);
+        self.has_waited && owed_bytes < std::mem::replace(&mut self.owed_bytes, owed_bytes)
     }
 
     fn poll_write_all(
@@ -159,6 +175,11 @@ impl Outbound {
         self.verbatim = 0;
         self.edited_written = self.edited.len();
     }
+}
+
+fn owed_bytes(transport: &Transport) -> u64 {
+    // Of a socket that can't be asked nothing is known to have been taken.
+    socket::unacknowledged_bytes(transport.as_fd()).unwrap_or(u64::MAX)
 }
 
 /// Up to so many verbatim bytes are copied behind edited ones that wait anyway.

@@ -105,8 +105,10 @@ impl Session {
             ..
         } = self;
         client.facts.set_phase(Phase::Close);
-        // What the client pipelined and nobody took goes with the session.
+        // What the client pipelined and nobody took goes with the session, and so does its buffer: the
+        // close may take long.
         let pipelined_bytes = client.inbound.filled().len() as u64;
+        drop(client.inbound);
         let closed = close(client.transport, client.has_ended, end, &rules.listener).await;
         let ending = Ending {
             termination: end.termination,
