@@ -21,6 +21,7 @@ use super::{facts, wait};
 pub struct Config {
     listen: String,
     protocol: &'static str,
+    front: &'static str,
     endpoints: Vec<String>,
     tables: Vec<(&'static str, Vec<String>)>,
     more: String,
@@ -44,6 +45,7 @@ impl Config {
         Self {
             listen: "127.0.0.1:0".to_owned(),
             protocol: "http",
+            front: "service",
             endpoints: endpoints
                 .iter()
                 .map(|&endpoint| endpoint.to_owned())
@@ -67,6 +69,12 @@ impl Config {
     /// What the service speaks, where it is not HTTP.
     pub fn protocol(mut self, protocol: &'static str) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// The upstream of the listener `front`.
+    pub fn upstream_of_front(mut self, name: &'static str) -> Self {
+        self.front = name;
         self
     }
 
@@ -137,7 +145,12 @@ impl Config {
                     .unwrap();
                 }
                 "listener.front" => {
-                    writeln!(text, "listen = {:?}\nupstream = \"service\"", self.listen).unwrap();
+                    writeln!(
+                        text,
+                        "listen = {:?}\nupstream = {:?}",
+                        self.listen, self.front
+                    )
+                    .unwrap();
                 }
                 _ => {}
             }
