@@ -106,6 +106,11 @@ fn check_request(layout: &Layout, sent: &[u8], cuts: [usize; 2]) -> End<FrameVio
             .push(Piece::Verbatim(sent[..reading.taken].to_vec()));
     }
     assert_eq!(whole, expected, "{layout:?}");
+    if whole.end == End::Boundary {
+        // The next reader finds the same boundary.
+        let again = drive(&mut RequestFramer::new(layout), &whole.passed(), []);
+        assert_eq!(again, whole, "{layout:?}");
+    }
     whole.end
 }
 
