@@ -130,7 +130,7 @@ impl Reply for ReplyFramer<'_> {
     }
 
     fn allows_reuse(&self) -> bool {
-        matches!(self.state, State::Complete)
+        matches!(self.state, State::Complete) || !self.is_owed
     }
 
     fn is_begun(&self) -> bool {
