@@ -15,30 +15,70 @@ pub(crate) enum Workload {
     Churn,
     /// 10 clients on kept-alive connections, a body of 1 MB (1,000,000 bytes).
     Bodies,
+    /// As [`Workload::Keepalive`], through proxies that know nothing but bytes.
+    TcpKeepalive,
+    /// As [`Workload::Churn`], through the same.
+    TcpChurn,
+    /// As [`Workload::Bodies`], through the same.
+    TcpBodies,
+    /// 50 clients, one exchange of two frames after the other: a request and a response without a body
+    /// both end with an empty line, which is all that the framing knows of them.
+    Frames,
+}
+
+/// What a proxy must speak to stand under a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    Http,
+    Tcp,
+    Frames,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 3] = [Self::Keepalive, Self::Churn, Self::Bodies];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Keepalive,
+        Self::Churn,
+        Self::Bodies,
+        Self::TcpKeepalive,
+        Self::TcpChurn,
+        Self::TcpBodies,
+        Self::Frames,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Keepalive => "keepalive",
             Self::Churn => "churn",
             Self::Bodies => "bodies",
+            Self::TcpKeepalive => "tcp_keepalive",
+            Self::TcpChurn => "tcp_churn",
+            Self::TcpBodies => "tcp_bodies",
+            Self::Frames => "frames",
+        }
+    }
+
+    pub(crate) fn speech(self) -> Speech {
+        match self {
+            Self::Keepalive | Self::Churn | Self::Bodies => Speech::Http,
+            Self::TcpKeepalive | Self::TcpChurn | Self::TcpBodies => Speech::Tcp,
+            Self::Frames => Speech::Frames,
         }
     }
 
     fn clients(self) -> u32 {
         match self {
-            Self::Keepalive | Self::Churn => 50,
-            Self::Bodies => 10,
+            Self::Keepalive | Self::Churn | Self::TcpKeepalive | Self::TcpChurn | Self::Frames => {
+                50
+            }
+            Self::Bodies | Self::TcpBodies => 10,
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::Keepalive | Self::Churn => "/small",
-            Self::Bodies => "/large",
+            Self::Keepalive | Self::Churn | Self::TcpKeepalive | Self::TcpChurn => "/small",
+            Self::Bodies | Self::TcpBodies => "/large",
+            Self::Frames => "/empty",
         }
     }
 }
@@ -49,6 +89,14 @@ impl fmt::Display for Workload {
             Self::Keepalive => "HTTP keep-alive, 50 clients, bodies of 64 bytes",
             Self::Churn => "HTTP, one request for each client connection, 50 at a time, 64 bytes",
             Self::Bodies => "HTTP keep-alive, 10 clients, bodies of 1 MB (a request is a megabyte)",
+            Self::TcpKeepalive => "opaque tcp, 50 clients, an answer of 64 bytes after the other",
+            Self::TcpChurn => "opaque tcp, one request for each client connection, 50 at a time",
+            Self::TcpBodies => {
+                "opaque tcp, 10 clients, 1 MB after the other (a request is a megabyte)"
+            }
+            Self::Frames => {
+                "frames ended by an empty line, 50 clients, one exchange after the other"
+            }
         })
     }
 }
@@ -86,7 +134,7 @@ pub(crate) fn run(
     command.args(["--threads", "1", "--latency", "--timeout", "5s"]);
     command.args(["--connections", &workload.clients().to_string()]);
     command.args(["--duration", &format!("{}s", duration.as_secs())]);
-    if workload == Workload::Churn {
+    if matches!(workload, Workload::Churn | Workload::TcpChurn) {
         command.args(["--header", "Connection: close"]);
     }
     command.arg(format!("http://{address}{}", workload.path()));

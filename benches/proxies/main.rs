@@ -39,8 +39,9 @@ struct Arguments {
     /// Seconds of load in one round.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Only these, separated by commas: keepalive, churn, bodies; nginx, haproxy, millpond,
-    /// millpond_all_cores, floor, straight.
+    /// Only these, separated by commas: keepalive, churn, bodies, tcp_keepalive, tcp_churn, tcp_bodies,
+    /// frames; nginx, haproxy, millpond, millpond_all_cores, nginx_stream, haproxy_tcp, millpond_tcp,
+    /// millpond_frames, floor, straight.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Be the cheapest relay: listen on the first address, dial the second.
@@ -86,21 +87,25 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let (workloads, proxies) = selection(&arguments.only)?;
     let workplace = Workplace::new()?;
     let service = Service::start(&workplace)?;
+    let is_needed = |proxy: &&Proxy| workloads.iter().any(|it| proxy.speaks(it.speech()));
     let programs = proxies
         .iter()
+        .filter(is_needed)
         .map(|&proxy| Program::start(proxy, &workplace, service.address()))
         .collect::<Result<Vec<_>, _>>()?;
 
     let mut report = Report::new(arguments.rounds, arguments.seconds);
     report.print_host();
-    for workload in workloads {
+    for &workload in &workloads {
+        let stands = |program: &&Program| program.proxy().speaks(workload.speech());
+        let programs: Vec<&Program> = programs.iter().filter(stands).collect();
         for program in &programs {
             load::run(workload, program.address(), Duration::from_secs(1))?; // warms both up
         }
         for round in 0..arguments.rounds {
             let count = programs.len();
             for place in 0..count {
-                let program = &programs[(place + round as usize) % count];
+                let program = programs[(place + round as usize) % count];
                 let seconds = Duration::from_secs(arguments.seconds);
                 report.add(measure(workload, program, &service, seconds)?);
             }

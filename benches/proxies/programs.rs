@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::clock;
+use crate::load::Speech;
 
 const START_POLLS_MAX: u32 = 500;
 const STOP_POLLS_MAX: u32 = 500;
@@ -32,6 +33,14 @@ pub(crate) enum Proxy {
     Millpond,
     /// As it runs by default: a worker for each core.
     MillpondAllCores,
+    /// nginx that knows nothing but bytes.
+    NginxStream,
+    /// HAProxy in `mode tcp`.
+    HaproxyTcp,
+    /// millpond with `protocol = "tcp"`, one worker.
+    MillpondTcp,
+    /// millpond with `protocol = "frames"`, one worker.
+    MillpondFrames,
     /// The cheapest relay; no pool: it dials the service for each client.
     Floor,
     /// Nothing: the clients dial the service.
@@ -39,11 +48,15 @@ pub(crate) enum Proxy {
 }
 
 impl Proxy {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Nginx,
         Self::Haproxy,
         Self::Millpond,
         Self::MillpondAllCores,
+        Self::NginxStream,
+        Self::HaproxyTcp,
+        Self::MillpondTcp,
+        Self::MillpondFrames,
         Self::Floor,
         Self::Straight,
     ];
@@ -54,8 +67,24 @@ impl Proxy {
             Self::Haproxy => "haproxy",
             Self::Millpond => "millpond",
             Self::MillpondAllCores => "millpond_all_cores",
+            Self::NginxStream => "nginx_stream",
+            Self::HaproxyTcp => "haproxy_tcp",
+            Self::MillpondTcp => "millpond_tcp",
+            Self::MillpondFrames => "millpond_frames",
             Self::Floor => "floor",
             Self::Straight => "straight",
+        }
+    }
+
+    /// Whether it can stand under a workload that needs `speech`.
+    pub(crate) fn speaks(self, speech: Speech) -> bool {
+        match self {
+            Self::Nginx | Self::Haproxy | Self::Millpond | Self::MillpondAllCores => {
+                speech == Speech::Http
+            }
+            Self::NginxStream | Self::HaproxyTcp | Self::MillpondTcp => speech == Speech::Tcp,
+            Self::MillpondFrames => speech == Speech::Frames,
+            Self::Floor | Self::Straight => true,
         }
     }
 }
@@ -135,6 +164,7 @@ impl Service {
             "server {{
                 listen {address} backlog=4096;
                 keepalive_requests 1000000000; keepalive_timeout 3600s;
+                location = /empty {{ return 204; }}
                 location = /small {{ return 200 \"{SMALL_BODY}\"; }}
                 location = /large {{ root {root}; sendfile on; open_file_cache max=8; }}
             }}"
@@ -179,9 +209,13 @@ impl Program {
                 });
             }
             Proxy::Nginx => nginx(workplace, proxy.name(), &nginx_proxy(address, service))?,
-            Proxy::Haproxy => haproxy(workplace, address, service)?,
-            Proxy::Millpond => millpond(workplace, proxy.name(), 1, address, service)?,
-            Proxy::MillpondAllCores => millpond(workplace, proxy.name(), 0, address, service)?,
+            Proxy::NginxStream => nginx_stream(workplace, proxy.name(), address, service)?,
+            Proxy::Haproxy => haproxy(workplace, proxy.name(), &haproxy_http(address, service))?,
+            Proxy::HaproxyTcp => haproxy(workplace, proxy.name(), &haproxy_tcp(address, service))?,
+            Proxy::Millpond
+            | Proxy::MillpondAllCores
+            | Proxy::MillpondTcp
+            | Proxy::MillpondFrames => millpond(workplace, proxy, address, service)?,
             Proxy::Floor => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command
@@ -229,6 +263,10 @@ fn nginx(workplace: &Workplace, name: &str, server: &str) -> Result<Command, Pro
         }}"
     );
     let config = workplace.file(&format!("{name}.nginx"), &config)?;
+    Ok(nginx_command(workplace, &config))
+}
+
+fn nginx_command(workplace: &Workplace, config: &Path) -> Command {
     let mut command = Command::new("nginx");
     command
         .arg("-p")
@@ -236,7 +274,7 @@ fn nginx(workplace: &Workplace, name: &str, server: &str) -> Result<Command, Pro
         .arg("-c")
         .arg(config)
         .args(["-e", "stderr"]);
-    Ok(command)
+    command
 }
 
 fn nginx_proxy(listen: SocketAddr, service: SocketAddr) -> String {
@@ -257,35 +295,71 @@ fn nginx_proxy(listen: SocketAddr, service: SocketAddr) -> String {
     )
 }
 
-fn haproxy(
+/// nginx without HTTP. Debian packages the module apart.
+fn nginx_stream(
     workplace: &Workplace,
+    name: &str,
     listen: SocketAddr,
     service: SocketAddr,
 ) -> Result<Command, ProgramError> {
+    let directory = workplace.directory.display();
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
-        defaults\n  mode http\n  http-reuse always\n  timeout connect 5s\n  timeout client 1h\n  \
-        timeout server 1h\n  timeout http-keep-alive 1h\n\
-        frontend clients\n  bind {listen} backlog 4096\n  default_backend service\n\
-        backend service\n  server one {service} pool-max-conn 64 pool-purge-delay 1h\n"
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+        daemon off; worker_processes 1; pid {directory}/{name}.pid;
+        error_log stderr warn;
+        events {{ worker_connections 4096; }}
+        stream {{
+            access_log off; tcp_nodelay on;
+            server {{ listen {listen} backlog=4096; proxy_pass {service}; }}
+        }}"
     );
-    let config = workplace.file("haproxy.cfg", &config)?;
+    let config = workplace.file(&format!("{name}.nginx"), &config)?;
+    Ok(nginx_command(workplace, &config))
+}
+
+fn haproxy(workplace: &Workplace, name: &str, config: &str) -> Result<Command, ProgramError> {
+    let config = workplace.file(&format!("{name}.cfg"), config)?;
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(config);
     Ok(command)
 }
 
+fn haproxy_tcp(listen: SocketAddr, service: SocketAddr) -> String {
+    format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+        defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+        frontend clients\n  bind {listen} backlog 4096\n  default_backend service\n\
+        backend service\n  server one {service}\n"
+    )
+}
+
+fn haproxy_http(listen: SocketAddr, service: SocketAddr) -> String {
+    format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+        defaults\n  mode http\n  http-reuse always\n  timeout connect 5s\n  timeout client 1h\n  \
+        timeout server 1h\n  timeout http-keep-alive 1h\n\
+        frontend clients\n  bind {listen} backlog 4096\n  default_backend service\n\
+        backend service\n  server one {service} pool-max-conn 64 pool-purge-delay 1h\n"
+    )
+}
+
 fn millpond(
     workplace: &Workplace,
-    name: &str,
-    workers: usize,
+    proxy: Proxy,
     listen: SocketAddr,
     service: SocketAddr,
 ) -> Result<Command, ProgramError> {
+    let name = proxy.name();
+    let workers = usize::from(proxy != Proxy::MillpondAllCores);
+    let protocol = match proxy {
+        Proxy::MillpondTcp => "protocol = \"tcp\"",
+        Proxy::MillpondFrames => "protocol = \"frames\"\nframes.delimiter = \"\\r\\n\\r\\n\"",
+        _ => "protocol = \"http\"",
+    };
     let config = format!(
         "workers = {workers}\n[admin]\nlisten = \"off\"\n\
         [log]\nlevel = \"warn\"\n\
-        [upstream.bench]\nprotocol = \"http\"\nendpoints = [\"{service}\"]\n\
+        [upstream.bench]\n{protocol}\nendpoints = [\"{service}\"]\n\
         [upstream.bench.pool]\nsize = 64\nidle_timeout = \"1h\"\n\
         [listener.bench]\nlisten = \"{listen}\"\nupstream = \"bench\"\n"
     );

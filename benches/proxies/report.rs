@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::load::{Load, Workload};
+use crate::load::{Load, Speech, Workload};
 use crate::programs::Proxy;
 
 /// One round of one proxy under one workload.
@@ -77,11 +77,11 @@ impl Report {
     pub(crate) fn print(&self, workload: Workload) {
         println!("\n{workload}");
         println!(
-            "{:<20}{:>10}{:>17}{:>10}{:>12}{:>12}{:>10}{:>10}{:>10}",
+            "{:<20}{:>10}{:>17}{:>16}{:>12}{:>12}{:>10}{:>10}{:>10}",
             "",
             "CPU µs/req",
             "min–max",
-            "to nginx",
+            format!("to {}", base(workload).name()),
             "service µs",
             "requests/s",
             "p50",
@@ -102,11 +102,11 @@ impl Report {
             rounds.iter().map(|round| figure(round)).collect::<Vec<_>>()
         };
         let proxy_us = figures(&Measurement::proxy_us);
-        let nginx = self.rounds_of(workload, Proxy::Nginx);
+        let bases = self.rounds_of(workload, base(workload));
         let ratios: Vec<_> = rounds
             .iter()
-            .zip(nginx)
-            .map(|(round, nginx)| round.proxy_us() / nginx.proxy_us())
+            .zip(bases)
+            .map(|(round, base)| round.proxy_us() / base.proxy_us())
             .collect();
         let (cpu, range, ratio) = if proxy == Proxy::Straight {
             ("–".to_owned(), "–".to_owned(), "–".to_owned())
@@ -126,7 +126,7 @@ impl Report {
         };
         let failures: u64 = rounds.iter().map(|round| round.load.failures).sum();
         println!(
-            "{:<20}{cpu:>10}{range:>17}{ratio:>10}{:>12.1}{:>12.0}{:>10}{:>10}{failures:>10}",
+            "{:<20}{cpu:>10}{range:>17}{ratio:>16}{:>12.1}{:>12.0}{:>10}{:>10}{failures:>10}",
             proxy.name(),
             median(figures(&Measurement::service_us)),
             median(figures(&|round| round.load.requests_per_second)),
@@ -144,6 +144,15 @@ impl Report {
     fn rounds_of(&self, workload: Workload, proxy: Proxy) -> Vec<&Measurement> {
         let of = |round: &&Measurement| round.workload == workload && round.proxy == proxy;
         self.measurements.iter().filter(of).collect()
+    }
+}
+
+/// What the others are held against.
+fn base(workload: Workload) -> Proxy {
+    match workload.speech() {
+        Speech::Http => Proxy::Nginx,
+        Speech::Tcp => Proxy::HaproxyTcp,
+        Speech::Frames => Proxy::Floor,
     }
 }
 
