@@ -1,4 +1,4 @@
-//! The CPU time of other processes, to the nanosecond.
+//! The CPU time of other processes, to the nanosecond, and the clock on the wall.
 //!
 //! `/proc/PID/stat` counts in ticks of 10 ms, `/proc/PID/schedstat` shows one thread. The kernel's
 //! CPU-time clock of a process covers all its threads, those that have ended too.
@@ -6,7 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The present moment.
+#[allow(clippy::disallowed_methods)] // a bench has no core that must not ask
+pub(crate) fn monotonic() -> Instant {
+    Instant::now()
+}
 
 /// User and system time that the process has spent so far, all threads together.
 ///

@@ -1,10 +1,13 @@
-//! The load: wrk, one thread, as a child, and what it said at its end.
+//! The load: wrk, one thread, as a child, and what it said at its end; or clients of our own.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use crate::programs::SMALL_BODY;
+use crate::short;
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(crate) enum Workload {
     TcpKeepalive,
     /// As [`Workload::Churn`], through the same.
     TcpChurn,
+    /// The same, but the client ends first.
+    TcpShort,
     /// As [`Workload::Bodies`], through the same.
     TcpBodies,
     /// 50 clients, one exchange of two frames after the other: a request and a response without a body
@@ -35,12 +40,13 @@ pub(crate) enum Speech {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Keepalive,
         Self::Churn,
         Self::Bodies,
         Self::TcpKeepalive,
         Self::TcpChurn,
+        Self::TcpShort,
         Self::TcpBodies,
         Self::Frames,
     ];
@@ -52,6 +58,7 @@ impl Workload {
             Self::Bodies => "bodies",
             Self::TcpKeepalive => "tcp_keepalive",
             Self::TcpChurn => "tcp_churn",
+            Self::TcpShort => "tcp_short",
             Self::TcpBodies => "tcp_bodies",
             Self::Frames => "frames",
         }
@@ -60,23 +67,30 @@ impl Workload {
     pub(crate) fn speech(self) -> Speech {
         match self {
             Self::Keepalive | Self::Churn | Self::Bodies => Speech::Http,
-            Self::TcpKeepalive | Self::TcpChurn | Self::TcpBodies => Speech::Tcp,
+            Self::TcpKeepalive | Self::TcpChurn | Self::TcpShort | Self::TcpBodies => Speech::Tcp,
             Self::Frames => Speech::Frames,
         }
     }
 
     fn clients(self) -> u32 {
         match self {
-            Self::Keepalive | Self::Churn | Self::TcpKeepalive | Self::TcpChurn | Self::Frames => {
-                50
-            }
+            Self::Keepalive
+            | Self::Churn
+            | Self::TcpKeepalive
+            | Self::TcpChurn
+            | Self::TcpShort
+            | Self::Frames => 50,
             Self::Bodies | Self::TcpBodies => 10,
         }
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::Keepalive | Self::Churn | Self::TcpKeepalive | Self::TcpChurn => "/small",
+            Self::Keepalive
+            | Self::Churn
+            | Self::TcpKeepalive
+            | Self::TcpChurn
+            | Self::TcpShort => "/small",
             Self::Bodies | Self::TcpBodies => "/large",
             Self::Frames => "/empty",
         }
@@ -90,7 +104,12 @@ impl fmt::Display for Workload {
             Self::Churn => "HTTP, one request for each client connection, 50 at a time, 64 bytes",
             Self::Bodies => "HTTP keep-alive, 10 clients, bodies of 1 MB (a request is a megabyte)",
             Self::TcpKeepalive => "opaque tcp, 50 clients, an answer of 64 bytes after the other",
-            Self::TcpChurn => "opaque tcp, one request for each client connection, 50 at a time",
+            Self::TcpChurn => {
+                "opaque tcp, one request for each client, the service ends, 50 at a time"
+            }
+            Self::TcpShort => {
+                "opaque tcp, one request for each client, the client ends, 50 at a time"
+            }
             Self::TcpBodies => {
                 "opaque tcp, 10 clients, 1 MB after the other (a request is a megabyte)"
             }
@@ -130,6 +149,10 @@ pub(crate) fn run(
     address: SocketAddr,
     duration: Duration,
 ) -> Result<Load, LoadError> {
+    if workload == Workload::TcpShort {
+        let body_end = SMALL_BODY.as_bytes();
+        return Ok(short::run(address, workload.path(), body_end, duration));
+    }
     let mut command = Command::new("wrk");
     command.args(["--threads", "1", "--latency", "--timeout", "5s"]);
     command.args(["--connections", &workload.clients().to_string()]);

@@ -19,6 +19,7 @@ mod floor;
 mod load;
 mod programs;
 mod report;
+mod short;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -39,9 +40,9 @@ struct Arguments {
     /// Seconds of load in one round.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Only these, separated by commas: keepalive, churn, bodies, tcp_keepalive, tcp_churn, tcp_bodies,
-    /// frames; nginx, haproxy, millpond, millpond_all_cores, nginx_stream, haproxy_tcp, millpond_tcp,
-    /// millpond_frames, floor, straight.
+    /// Only these, separated by commas: keepalive, churn, bodies, tcp_keepalive, tcp_churn, tcp_short,
+    /// tcp_bodies, frames; nginx, haproxy, millpond, millpond_all_cores, nginx_stream, haproxy_tcp, millpond_tcp,
+    /// millpond_tcp_reuse, millpond_frames, floor, straight.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Be the cheapest relay: listen on the first address, dial the second.

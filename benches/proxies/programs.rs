@@ -21,7 +21,8 @@ use crate::load::Speech;
 const START_POLLS_MAX: u32 = 500;
 const STOP_POLLS_MAX: u32 = 500;
 const POLL: Duration = Duration::from_millis(10);
-const SMALL_BODY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
+pub(crate) const SMALL_BODY: &str =
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
 const LARGE_BODY_BYTES: usize = 1_000_000;
 
 /// What stands between the clients and the service.
@@ -39,6 +40,8 @@ pub(crate) enum Proxy {
     HaproxyTcp,
     /// millpond with `protocol = "tcp"`, one worker.
     MillpondTcp,
+    /// The same with `reuse = "promised"`, a pool of 64.
+    MillpondTcpReuse,
     /// millpond with `protocol = "frames"`, one worker.
     MillpondFrames,
     /// The cheapest relay; no pool: it dials the service for each client.
@@ -48,7 +51,7 @@ pub(crate) enum Proxy {
 }
 
 impl Proxy {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Nginx,
         Self::Haproxy,
         Self::Millpond,
@@ -56,6 +59,7 @@ impl Proxy {
         Self::NginxStream,
         Self::HaproxyTcp,
         Self::MillpondTcp,
+        Self::MillpondTcpReuse,
         Self::MillpondFrames,
         Self::Floor,
         Self::Straight,
@@ -70,6 +74,7 @@ impl Proxy {
             Self::NginxStream => "nginx_stream",
             Self::HaproxyTcp => "haproxy_tcp",
             Self::MillpondTcp => "millpond_tcp",
+            Self::MillpondTcpReuse => "millpond_tcp_reuse",
             Self::MillpondFrames => "millpond_frames",
             Self::Floor => "floor",
             Self::Straight => "straight",
@@ -82,7 +87,9 @@ impl Proxy {
             Self::Nginx | Self::Haproxy | Self::Millpond | Self::MillpondAllCores => {
                 speech == Speech::Http
             }
-            Self::NginxStream | Self::HaproxyTcp | Self::MillpondTcp => speech == Speech::Tcp,
+            Self::NginxStream | Self::HaproxyTcp | Self::MillpondTcp | Self::MillpondTcpReuse => {
+                speech == Speech::Tcp
+            }
             Self::MillpondFrames => speech == Speech::Frames,
             Self::Floor | Self::Straight => true,
         }
@@ -215,6 +222,7 @@ impl Program {
             Proxy::Millpond
             | Proxy::MillpondAllCores
             | Proxy::MillpondTcp
+            | Proxy::MillpondTcpReuse
             | Proxy::MillpondFrames => millpond(workplace, proxy, address, service)?,
             Proxy::Floor => {
                 let mut command = Command::new(std::env::current_exe()?);
@@ -353,6 +361,9 @@ fn millpond(
     let workers = usize::from(proxy != Proxy::MillpondAllCores);
     let protocol = match proxy {
         Proxy::MillpondTcp => "protocol = \"tcp\"",
+        Proxy::MillpondTcpReuse => {
+            "protocol = \"tcp\"\ntcp = { reuse = \"promised\", quiet = \"1ms\" }"
+        }
         Proxy::MillpondFrames => "protocol = \"frames\"\nframes.delimiter = \"\\r\\n\\r\\n\"",
         _ => "protocol = \"http\"",
     };

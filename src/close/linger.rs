@@ -130,11 +130,11 @@ pub fn answer_fin(transport: Transport) -> u64 {
 /// closed.
 pub async fn deliver(transport: Transport, patience: Duration) -> Report {
     let state = reset::delivery(&transport, patience).await;
-    let end = match state {
-        Delivery::Complete | Delivery::Overdue => Lingered::Fin,
-        Delivery::Reset => Lingered::ResetReceived,
+    let (end, unacknowledged_bytes) = match state {
+        Delivery::Complete => (Lingered::Fin, 0),
+        Delivery::Overdue => (Lingered::Fin, unacknowledged(&transport)),
+        Delivery::Reset => (Lingered::ResetReceived, unacknowledged(&transport)),
     };
-    let unacknowledged_bytes = unacknowledged(&transport);
     Report {
         end,
         dropped_bytes: 0,

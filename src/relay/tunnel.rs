@@ -54,7 +54,7 @@ pub enum TunnelEnd {
     Reset(Side),
     /// No byte moved for the idle limit.
     Idle,
-    /// One side had ended, and the other went on for longer than the half-close limit.
+    /// One side had ended, and the other said nothing for the half-close limit.
     HalfClosed {
         /// The side that had ended.
         ended: Side,
@@ -73,7 +73,7 @@ pub enum TunnelEnd {
 pub struct TunnelRules {
     /// How long it may go on without a byte in either direction.
     pub idle: Duration,
-    /// How long it may go on after one side's FIN.
+    /// How long it may go on without a byte after one side's FIN.
     pub half_closed: Duration,
     /// The connection may serve another client afterwards, once the service has been silent for so
     /// long. `None`: it may not.
@@ -229,7 +229,8 @@ impl Tunnel {
         }
         if self.broken != Some(Side::Downstream) {
             self.is_fin_kept = self.is_at_rest();
-            if !self.is_fin_kept {
+            // Where the service has ended too, its connection is closed at once, which says the same.
+            if !self.is_fin_kept && self.to_client != Direction::Shut {
                 pass_fin(service)?;
             }
         }
@@ -318,7 +319,8 @@ impl Tunnel {
             (Some(side), _) => (self.moved_at + half_closed, TunnelEnd::Reset(side)),
             (None, Some((ended, at))) => {
                 let is_passed = self.is_passed(ended);
-                (at + half_closed, TunnelEnd::HalfClosed { ended, is_passed })
+                let end = TunnelEnd::HalfClosed { ended, is_passed };
+                (self.moved_at.max(at) + half_closed, end)
             }
             (None, None) => (self.moved_at + self.rules.idle, TunnelEnd::Idle),
         };
