@@ -3,12 +3,10 @@
 
 mod support;
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 use support::client::Client;
 use support::message::pattern;
-use support::proxy::{Config, Proxy, Snapshot};
+use support::proxy::{Config, Snapshot};
 use support::socket::End;
 use support::upstream::{Connection, Service};
 use support::wait::{self, Gate};
