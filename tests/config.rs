@@ -127,7 +127,12 @@ fn the_manual_marks_what_needs_a_restart() {
 
 #[test]
 fn the_files_in_conf_load_without_a_warning() {
-    for file in [MANUAL, "conf/examples/http.toml"] {
+    for file in [
+        MANUAL,
+        "conf/examples/http.toml",
+        "conf/examples/tcp.toml",
+        "conf/examples/frames.toml",
+    ] {
         let loaded = config::load(&Source::File(file.into()), std::iter::empty());
         let loaded = loaded.unwrap_or_else(|errors| panic!("{file}:\n{errors}"));
         assert_eq!(loaded.warnings, Vec::<String>::new(), "{file}");

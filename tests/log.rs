@@ -6,6 +6,7 @@ mod support;
 use serde_json::Value;
 use support::client::{self, Client};
 use support::proxy::{Config, Proxy};
+use support::socket::End;
 use support::upstream::Service;
 use support::wait;
 
@@ -165,5 +166,28 @@ fn every_session_gets_its_json_object_where_all_are_asked_for() {
             "{line:#}"
         );
     }
+    proxy.finish();
+}
+
+#[test]
+fn a_reset_that_was_passed_on_is_told_with_the_end_of_the_other_leg() {
+    let service = Service::start(|mut connection| {
+        connection.exactly(4).unwrap();
+        connection.reset();
+    });
+    let proxy = Config::to(service.address())
+        .protocol("tcp")
+        .more("[log]\nformat = \"json\"\n")
+        .start();
+    let mut client = proxy.client();
+    client.send("ping");
+    assert_eq!(client.end(), (Vec::new(), End::Reset));
+    drop(client);
+    let line = &session_lines(&proxy, 1)[0];
+    assert_eq!(
+        fields(line, ["code", "initiator", "reset", "discard"]),
+        ["UPS", "upstream", "propagated", "upstream_reset"].map(Value::from),
+        "{line:#}"
+    );
     proxy.finish();
 }

@@ -488,20 +488,27 @@ fn late(gate: &Gate) -> Service {
 
 #[test]
 fn a_probe_that_a_late_answer_precedes_is_not_answered() {
-    let gate = Gate::new();
-    let service = late(&gate);
+    let service = Service::start(|mut connection| {
+        while let Ok(line) = connection.through(b"\n") {
+            match line.as_slice() {
+                b"PING\n" => connection.write("+PONG\n"),
+                b"twice\n" => {
+                    connection.write("one\n");
+                    // What comes next is the probe; it waits behind the first client's request.
+                    connection.fill().unwrap();
+                    connection.write("two\n")
+                }
+                _ => connection.write(line),
+            };
+        }
+    });
     let proxy = started(&service, PROBED);
     let mut client = proxy.client();
     assert_eq!(ask(&mut client, "twice"), "one\n");
     client.socket.half_close();
     client.expect_fin();
     drop(client);
-    // The service is still at the first client's request, and the probe waits behind it.
-    gate.open();
-    let now = proxy.wait_upstream("connections/terminated", 1);
-    let refused =
-        now.upstream("discards/reuse_probe_wrong") + now.upstream("discards/reuse_late_bytes");
-    assert_eq!(refused, 1, "{:#}", now.0);
+    proxy.wait_upstream("discards/reuse_probe_wrong", 1);
     assert_eq!(ask_once(&proxy, "b"), "b\n");
     proxy.finish();
 }

@@ -26,6 +26,8 @@ pub struct EndedSession<'a> {
     pub facts: &'a SessionFacts,
     /// How it ended.
     pub ending: &'a Ending,
+    /// Why the upstream connection that went with it was discarded: the other leg's end.
+    pub discard: Option<&'a str>,
     /// What else there is to say: the refusal's reason, or what the kernel said.
     pub detail: Option<&'a str>,
 }
@@ -134,6 +136,7 @@ fn write(end: &EndedSession<'_>, abnormal: bool, now: Instant) {
                 unread_bytes = ending.unread_bytes,
                 unacknowledged_bytes = ending.unacknowledged_bytes,
                 age_ms = milliseconds(now.saturating_duration_since(facts.accepted_at)),
+                discard = end.discard,
                 detail = end.detail,
                 $message
             )

@@ -22,31 +22,13 @@ use super::buffer::Buffer;
 use super::client::{Client, ClientLost};
 use super::crossing::is_crossed;
 use super::outbound::Outbound;
+use super::request::Request;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look, Seen};
-use crate::protocol::{Eof, Frame, Framer, PinReason, Reply, Then};
+use crate::protocol::{Eof, Framer, PinReason, Reply, Then};
 use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::Command;
 use crate::sys::clock;
-
-/// The request of an exchange; outlives the attempts to send it.
-#[derive(Debug)]
-pub struct Request<Q> {
-    /// Its framer.
-    pub framer: Q,
-    /// What is framed of it.
-    pub outbound: Outbound,
-    /// Its last byte is framed.
-    pub is_framed: bool,
-    /// The client gives no more of it before it hears from the service.
-    pub awaits_interim: bool,
-}
-
-impl<Q> Request<Q> {
-    fn is_sent(&self) -> bool {
-        self.is_framed && self.outbound.is_flushed()
-    }
-}
 
 /// How long each side may be silent.
 #[derive(Debug, Clone, Copy)]
@@ -255,7 +237,9 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             if self.request.is_framed {
                 return Ok(());
             }
-            if frame_request(self.request, &mut self.client.inbound)
+            if self
+                .request
+                .frame(&mut self.client.inbound)
                 .map_err(Failure::RequestViolation)?
             {
                 // It gives more without having heard, and so owes the rest.
@@ -500,24 +484,4 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         }
         Ok(())
     }
-}
-
-/// Frames what the client sent; false where nothing can be said without more bytes.
-pub fn frame_request<Q: Framer>(
-    request: &mut Request<Q>,
-    inbound: &mut Buffer,
-) -> Result<bool, Q::Violation> {
-    let mut framed = false;
-    while !request.is_framed && !request.outbound.is_blocked() && !inbound.is_empty() {
-        let Frame { taken, pass, then } = request
-            .framer
-            .frame(inbound.filled(), request.outbound.edited())?;
-        if taken == 0 && then == Then::More {
-            break;
-        }
-        framed = true;
-        request.outbound.pass(pass, taken, inbound);
-        request.is_framed = then == Then::Boundary;
-    }
-    Ok(framed)
 }

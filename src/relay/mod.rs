@@ -12,5 +12,6 @@ mod crossing;
 pub mod exclusive;
 pub mod outbound;
 pub mod probe;
+pub mod request;
 pub mod transcript;
 pub mod tunnel;

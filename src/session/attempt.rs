@@ -11,8 +11,9 @@ use crate::close::Phase;
 use crate::pool::Lease;
 use crate::protocol::{Framer, Reply};
 use crate::relay::buffer::Buffer;
-use crate::relay::exclusive::{Done, Exchange, Patience, Request};
+use crate::relay::exclusive::{Done, Exchange, Patience};
 use crate::relay::outbound::Outbound;
+use crate::relay::request::Request;
 use crate::stats::reason::{ExchangeOutcome, RefusalReason, RetryReason};
 use crate::sys::clock;
 
@@ -72,7 +73,7 @@ impl Session {
         let rules = Arc::clone(&self.rules);
         let stats = rules.upstream.stats();
         let was_reused = lease.is_reused();
-        self.note_endpoint(&lease);
+        self.note_lease(&lease);
         let patience = Patience {
             client: rules.listener.stall_timeout,
             service: rules.upstream_settings.response_timeout,
@@ -125,7 +126,7 @@ impl Session {
             }
             Consequence::Discard(reason, seen) => {
                 if let (Some(lease), ..) = exchange.into_parts() {
-                    lease.discard(reason, seen);
+                    self.discard(lease, reason, seen);
                 }
             }
         }

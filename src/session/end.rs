@@ -102,6 +102,7 @@ impl Session {
             entry,
             endpoint,
             refused,
+            discarded,
             ..
         } = self;
         client.facts.set_phase(Phase::Close);
@@ -124,6 +125,7 @@ impl Session {
             endpoint: endpoint.as_deref(),
             facts: &client.facts,
             ending: &ending,
+            discard: discarded.map(Reason::label),
             detail: refused.map(Reason::label),
         };
         rules.log.record(&ended, clock::now());

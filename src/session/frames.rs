@@ -16,8 +16,7 @@ use crate::config::checked::{Frames, Protocol};
 use crate::pool::{Lease, PoolKey};
 use crate::protocol::frames::{ReplyFramer, RequestFacts, RequestFramer};
 use crate::relay::client::ClientLost;
-use crate::relay::exclusive::{self, Request};
-use crate::relay::outbound::Outbound;
+use crate::relay::request::Request;
 use crate::stats::reason::{ExchangeOutcome, RefusalReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
@@ -47,12 +46,7 @@ pub(super) async fn serve(session: &mut Session) -> SessionEnd {
 /// One exchange from its request's first byte to the end of its reply, if it has one. `Ok` where the
 /// next one may follow on this connection.
 async fn exchange(session: &mut Session, frames: &Frames) -> Result<(), SessionEnd> {
-    let mut request = Request {
-        framer: RequestFramer::new(&frames.layout),
-        outbound: Outbound::new(AWAITED_BYTES_MAX),
-        is_framed: false,
-        awaits_interim: false,
-    };
+    let mut request = Request::new(RequestFramer::new(&frames.layout), AWAITED_BYTES_MAX);
     let result = carry(session, &mut request, frames).await;
     // Whatever of the request was framed and not sent is no part of the next one.
     request.outbound.abandon(&mut session.client.inbound);
@@ -125,7 +119,7 @@ async fn read_request(
 ) -> Result<RequestFacts, SessionEnd> {
     let mut deadline = None;
     loop {
-        if let Err(violation) = exclusive::frame_request(request, &mut session.client.inbound) {
+        if let Err(violation) = request.frame(&mut session.client.inbound) {
             return Err(session.turn_away(violation.into()));
         }
         let outbound = &request.outbound;

@@ -18,8 +18,7 @@ use crate::protocol::http::{
 };
 use crate::relay::buffer::Buffer;
 use crate::relay::client::ClientLost;
-use crate::relay::exclusive::{self, Request};
-use crate::relay::outbound::Outbound;
+use crate::relay::request::Request;
 use crate::relay::tunnel::{self, TunnelRules};
 use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
 use crate::stats::sessions::Command;
@@ -62,12 +61,7 @@ fn new_request<'o>(session: &Session, options: &'o Options) -> Request<RequestFr
     } else {
         settings.retry_buffer
     };
-    Request {
-        framer: RequestFramer::new(options),
-        outbound: Outbound::new(hold_bytes_max),
-        is_framed: false,
-        awaits_interim: false,
-    }
+    Request::new(RequestFramer::new(options), hold_bytes_max)
 }
 
 async fn carry(
@@ -144,7 +138,7 @@ async fn read_head(
 ) -> Result<Option<RequestFacts>, SessionEnd> {
     let mut deadline = None;
     loop {
-        match exclusive::frame_request(request, &mut session.client.inbound) {
+        match request.frame(&mut session.client.inbound) {
             Ok(_) => {}
             Err(violation) => {
                 let reason = violation.into();
@@ -289,6 +283,6 @@ async fn tunnel(session: &mut Session, mut lease: Lease, from_service: Buffer) -
     let service = &mut lease.connection_mut().transport;
     let (end, _) = tunnel::run(&mut session.client, service, from_service, rules).await;
     let (reason, seen, end) = verdict::on_tunnel(end, DiscardReason::Tunnel);
-    lease.discard(reason, seen);
+    session.discard(lease, reason, seen);
     end
 }

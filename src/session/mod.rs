@@ -29,12 +29,12 @@ pub use end::{Closing, SessionEnd};
 pub use rules::{Rules, RulesCell};
 
 use crate::config::checked::Protocol;
-use crate::pool::Lease;
+use crate::pool::{Lease, Seen};
 use crate::protocol::http::{self as http_framing, Forwarded};
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
 use crate::relay::client::Client;
-use crate::stats::reason::RefusalReason;
+use crate::stats::reason::{DiscardReason, RefusalReason};
 use crate::stats::sessions::{Command, Peer, SessionEntry, SessionFacts};
 use crate::sys::clock;
 use crate::transport::Transport;
@@ -51,6 +51,8 @@ pub struct Session {
     endpoint: Option<Arc<str>>,
     /// What the client was refused last, for the log.
     refused: Option<RefusalReason>,
+    /// Why the last lease was discarded, if it was, for the log.
+    discarded: Option<DiscardReason>,
     entry: SessionEntry,
 }
 
@@ -76,6 +78,7 @@ impl Session {
             generation: 0,
             endpoint: None,
             refused: None,
+            discarded: None,
             entry,
         }
     }
@@ -114,8 +117,15 @@ impl Session {
         self.client.facts.exchanges()
     }
 
+    /// Ends a lease whose end is this session's too, or may be.
+    fn discard(&mut self, lease: Lease, reason: DiscardReason, seen: Seen) {
+        self.discarded = Some(reason);
+        lease.discard(reason, seen);
+    }
+
     /// Remembers where the session's exchanges go; a clone only where that has changed.
-    fn note_endpoint(&mut self, lease: &Lease) {
+    fn note_lease(&mut self, lease: &Lease) {
+        self.discarded = None;
         let address = &lease.connection().address;
         if self
             .endpoint

@@ -77,7 +77,7 @@ async fn lend(session: &mut Session, fresh: bool) -> Result<Lease, SessionEnd> {
 }
 
 async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
-    session.note_endpoint(&lease);
+    session.note_lease(&lease);
     let Some(mut lease) = usable(lease) else {
         return Carried::Stale;
     };
@@ -101,7 +101,7 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
             return Carried::Stale;
         }
         TunnelEnd::Crossed { is_unsent: false } => {
-            lease.discard(DiscardReason::CrossedAnswer, Seen::Open);
+            session.discard(lease, DiscardReason::CrossedAnswer, Seen::Open);
             session.count_refused_exchange();
             let end = session.turn_away(RefusalReason::CrossedAnswer);
             return Carried::Ended(end, None);
@@ -120,7 +120,7 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
         let settling = Settling::begin(lease, &settings.reuse, &session.client.transport);
         return Carried::Ended(session_end, settling);
     }
-    lease.discard(reason, seen);
+    session.discard(lease, reason, seen);
     Carried::Ended(session_end, None)
 }
 

@@ -64,6 +64,7 @@ fn logged(which: LogSessions, endings: &[Ending]) -> (Vec<Value>, u64) {
                 endpoint: Some("127.0.0.1:80"),
                 facts: &facts,
                 ending,
+                discard: Some("upstream_reset"),
                 detail: None,
             };
             log.record(&end, now + Duration::from_millis(40));
@@ -118,6 +119,7 @@ fn a_line_says_who_when_how_and_how_much() {
             "unread_bytes": 0,
             "unacknowledged_bytes": 3,
             "age_ms": 40,
+            "discard": "upstream_reset",
         })
     );
     assert_eq!(lines.len(), 1);
