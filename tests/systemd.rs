@@ -1,4 +1,4 @@
-//! Under a service manager: sockets that it gives.
+//! Under a service manager: sockets that it gives, and what it is told.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
@@ -10,12 +10,13 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use millpond::config;
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 use support::client::{self, Client};
 use support::message::Wire;
 use support::proxy::{Config, Proxy};
-use support::service_manager::give;
+use support::service_manager::{Notified, give};
 use support::socket::{End, Socket};
 use support::upstream::Service;
 use support::wait::{self, Flag, Gate};
@@ -386,4 +387,124 @@ fn restarts_over_inherited_sockets_refuse_and_reset_nobody() {
     });
     assert_eq!(seen.failures.into_inner(), 0);
     assert!(seen.answers.into_inner() > restarts * 300);
+}
+
+#[test]
+fn ready_is_said_when_clients_are_served_and_not_before() {
+    let service = Service::echoing_targets();
+    let directory = tempfile::tempdir().unwrap();
+    let notify = directory.path().join("notify");
+    let path = directory.path().join("front");
+    let notified = Notified::at(&notify);
+    let config = Config::to(service.address())
+        .listen(&format!("unix:{}", path.display()))
+        .variable("NOTIFY_SOCKET", notify.to_str().unwrap());
+    let heard = std::thread::spawn(move || {
+        let message = notified.next();
+        // At this moment, not later.
+        let client = Socket::dial_unix(&path).map(Client::over);
+        (
+            message,
+            client.map(|mut it| it.get("/now").text()),
+            notified,
+        )
+    });
+    let proxy = config.start();
+    let (message, answer, notified) = heard.join().unwrap();
+    assert_eq!(message, ["READY=1", "STATUS=serving, listeners: 1"]);
+    assert_eq!(answer.unwrap(), "/now");
+    // One that can't listen does not say so.
+    let (code, said) = config.fail();
+    assert_eq!(code, 1, "{said}");
+    assert!(notified.is_silent());
+    proxy.finish();
+}
+
+#[test]
+fn the_stop_is_said_with_the_time_that_it_may_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let notify = directory.path().join("notify");
+    let notified = Notified::at(&notify);
+    let config = Config::to("127.0.0.1:1")
+        .shutdown("grace = \"100ms\"")
+        .shutdown("drain_timeout = \"100s\"")
+        .variable("NOTIFY_SOCKET", notify.to_str().unwrap());
+    for ask in [
+        |proxy: &Proxy| proxy.signal(Signal::SIGTERM),
+        |proxy: &Proxy| assert!(proxy.admin("POST", "/api/v1/drain").0 < 300),
+    ] {
+        let proxy = config.start();
+        assert!(notified.next().contains(&"READY=1".to_owned()));
+        ask(&proxy);
+        let message = notified.next();
+        assert_eq!(message[0], "STOPPING=1");
+        assert!(
+            message[1].starts_with("STATUS=stopping, within 1"),
+            "{message:?}"
+        );
+        let time = message[2].strip_prefix("EXTEND_TIMEOUT_USEC=").unwrap();
+        assert!(time.parse::<u64>().unwrap() > 100_100_000, "{message:?}");
+        assert_eq!(proxy.wait().code(), Some(0));
+        assert!(notified.is_silent());
+    }
+}
+
+#[test]
+fn a_reload_is_said_at_its_beginning_and_its_end_well_or_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let notify = directory.path().join("notify");
+    let notified = Notified::at(&notify);
+    let config = Config::to("127.0.0.1:1").variable("NOTIFY_SOCKET", notify.to_str().unwrap());
+    let proxy = config.start();
+    notified.next();
+    let told = |end: &str| {
+        let begin = notified.next();
+        assert_eq!((begin[0].as_str(), begin.len()), ("RELOADING=1", 2));
+        let time = begin[1].strip_prefix("MONOTONIC_USEC=").unwrap();
+        assert!(time.parse::<u64>().unwrap() > 0);
+        assert_eq!(notified.next(), ["READY=1", end]);
+    };
+    proxy.rewrite(&config.clone().pool("size = 3"));
+    proxy.signal(Signal::SIGHUP);
+    told("STATUS=serving; the last reload changed 1");
+    proxy.admin("POST", "/api/v1/reload");
+    told("STATUS=serving; the last reload changed 0");
+    proxy.rewrite(&config.pool("size = 0"));
+    let (_, body) = proxy.admin("POST", "/api/v1/reload");
+    assert!(body.contains("upstream.service.pool.size"), "{body}");
+    let error = config::parse(
+        "[upstream.service]\nprotocol = \"http\"\nendpoints = [\"127.0.0.1:1\"]\npool.size = 0\n\
+         [listener.front]\nlisten = \"127.0.0.1:0\"\nupstream = \"service\"\n",
+    );
+    let error = error.unwrap_err().to_string();
+    told(&format!(
+        "STATUS=serving; the last reload was refused: {error}"
+    ));
+    stop(proxy);
+}
+
+#[test]
+fn the_watchdog_is_fed_where_there_is_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let notify = directory.path().join("notify");
+    let notified = Notified::at(&notify);
+    let config = Config::to("127.0.0.1:1").variable("NOTIFY_SOCKET", notify.to_str().unwrap());
+    let proxy = config.clone().variable("WATCHDOG_USEC", "60000").start();
+    let mut fed = 0;
+    while fed < 5 {
+        fed += u32::from(notified.next() == ["WATCHDOG=1"]);
+    }
+    stop(proxy);
+    while !notified.is_silent() {}
+    // Not where nobody asks, and not in another process's place.
+    for (name, value) in [("WATCHDOG_USEC", "0"), ("WATCHDOG_PID", "1")] {
+        let config = match name {
+            "WATCHDOG_PID" => config.clone().variable("WATCHDOG_USEC", "1000"),
+            _ => config.clone(),
+        };
+        stop(config.variable(name, value).start());
+        assert_eq!(notified.next()[0], "READY=1");
+        assert_eq!(notified.next()[0], "STOPPING=1");
+        assert!(notified.is_silent());
+    }
 }

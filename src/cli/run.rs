@@ -23,6 +23,7 @@ use crate::admin::{self, Control};
 use crate::config::{self, Loaded, Source};
 use crate::drain::Drained;
 use crate::log;
+use crate::notify;
 use crate::proxy::{Origin, Proxy};
 use crate::sys::inherit::{Inherited, take_inherited};
 use crate::sys::process;
@@ -119,7 +120,10 @@ async fn serve(
         ));
     }
     info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::spawn(notify::prove_alive());
+    notify::ready(&format!("serving, listeners: {}", config.listeners.len()));
     signals.run_until_stop(&proxy).await;
+    notify::stopping(proxy.stop_time_max() + admin::server::LAST_ANSWER);
     let drained = tokio::select! {
         drained = proxy.drain() => drained,
         () = signals.stop() => {

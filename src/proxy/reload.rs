@@ -14,6 +14,7 @@ use crate::config::{self, Changes, Loaded, diff};
 use crate::drain::Stage;
 use crate::listener::Holder;
 use crate::log::LogHandle;
+use crate::notify;
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 
@@ -48,7 +49,7 @@ impl Proxy {
                 .reloading
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let outcome = proxy.reload_now();
+            let outcome = proxy.reload_and_notify();
             proxy.shared.tree.record_reload(outcome.is_ok());
             match &outcome {
                 Ok(done) => {
@@ -61,6 +62,23 @@ impl Proxy {
         reloading
             .await
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
+    }
+
+    fn reload_and_notify(&self) -> Result<Reloaded, Vec<String>> {
+        if self.shared.stage.read() != Stage::Serving {
+            // The service manager was told of the stop, and that is the last word.
+            return self.reload_now();
+        }
+        notify::reloading();
+        let outcome = self.reload_now();
+        notify::ready(&match &outcome {
+            Ok(done) => format!("serving; the last reload changed {}", done.applied.len()),
+            Err(errors) => format!(
+                "serving; the last reload was refused: {}",
+                errors.join("; ")
+            ),
+        });
+        outcome
     }
 
     fn reload_now(&self) -> Result<Reloaded, Vec<String>> {
