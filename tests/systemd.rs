@@ -1,4 +1,4 @@
-//! Under a service manager: sockets that it gives, and what it is told.
+//! Under a service manager: sockets that it gives, what it is told, and the units for systemd.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod support;
@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use nix::sys::signal::Signal;
 use socket2::SockRef;
 use support::client::{self, Client};
 use support::message::Wire;
+use support::process::attempt;
 use support::proxy::{Config, Proxy};
 use support::service_manager::{Notified, give};
 use support::socket::{End, Socket};
@@ -507,4 +509,95 @@ fn the_watchdog_is_fed_where_there_is_one() {
         assert_eq!(notified.next()[0], "STOPPING=1");
         assert!(notified.is_silent());
     }
+}
+
+/// A copy of the units with this millpond in them: systemd looks for the one that they name.
+fn units() -> (tempfile::TempDir, [PathBuf; 2]) {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["millpond.service", "millpond.socket"].map(|name| {
+        let text = fs::read_to_string(Path::new("conf/systemd").join(name)).unwrap();
+        let text = text.replace(
+            "=millpond ",
+            concat!("=", env!("CARGO_BIN_EXE_millpond"), " "),
+        );
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    });
+    (directory, paths)
+}
+
+/// The value of a key that stands in a unit once.
+fn setting(unit: &str, key: &str) -> String {
+    let text = fs::read_to_string(Path::new("conf/systemd").join(unit)).unwrap();
+    let prefix = format!("{key}=");
+    let values: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(&prefix))
+        .collect();
+    assert_eq!(values.len(), 1, "{key} in {unit}");
+    values[0].to_owned()
+}
+
+#[test]
+fn systemd_finds_no_fault_in_the_units() {
+    let (_directory, [service, socket]) = units();
+    let (service, socket) = (service.to_str().unwrap(), socket.to_str().unwrap());
+    let output = attempt("systemd-analyze", &["verify", "--man=no", service, socket]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // An unknown key is only a word to it.
+    let about_us: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("millpond"))
+        .collect();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(about_us, Vec::<&str>::new());
+}
+
+#[test]
+fn systemd_calls_the_service_well_confined() {
+    const EXPOSURE_TENTHS_MAX: &str = "20";
+    let (_directory, [service, _]) = units();
+    let threshold = format!("--threshold={EXPOSURE_TENTHS_MAX}");
+    let output = attempt(
+        "systemd-analyze",
+        &[
+            "security",
+            "--offline=true",
+            "--no-pager",
+            &threshold,
+            service.to_str().unwrap(),
+        ],
+    );
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let score = said
+        .lines()
+        .find(|line| line.contains("Overall exposure"))
+        .unwrap_or(&said);
+    assert!(
+        output.status.success(),
+        "more than {EXPOSURE_TENTHS_MAX} tenths: {score}\n{said}"
+    );
+}
+
+#[test]
+fn the_units_agree_with_the_manual_of_the_configuration() {
+    let manual = fs::read_to_string("conf/millpond.toml").unwrap();
+    let loaded = config::parse(&manual).unwrap();
+    let seconds = |key| setting("millpond.service", key).parse::<u64>().unwrap();
+    let stop = loaded.shutdown.drain_timeout + loaded.shutdown.grace;
+    assert!(Duration::from_secs(seconds("TimeoutStopSec")) > stop + Duration::from_secs(6));
+    assert!(seconds("LimitNOFILE") > config::checked::descriptors_needed(&loaded));
+    let listener = &loaded.listeners[&setting("millpond.socket", "FileDescriptorName")];
+    assert_eq!(
+        listener.listen.to_string(),
+        setting("millpond.socket", "ListenStream")
+    );
+    let backlog = setting("millpond.socket", "Backlog");
+    assert_eq!(listener.backlog.to_string(), backlog);
+    let keepalive = setting("millpond.socket", "KeepAliveTimeSec")
+        .parse()
+        .unwrap();
+    assert_eq!(listener.keepalive, Some(Duration::from_secs(keepalive)));
+    assert!(listener.nodelay && setting("millpond.socket", "NoDelay") == "yes");
 }
