@@ -1,4 +1,4 @@
-//! What packages are made from: examples, completions and manual pages.
+//! What packages are made from: examples, completions, manual pages, the container file.
 //!
 //! `MILLPOND_RENEW=1 cargo test --test packaging` writes completions and manual pages anew.
 #![allow(clippy::unwrap_used)]
@@ -145,4 +145,97 @@ fn every_example_passes_check() {
         checked += 1;
     }
     assert!(checked >= 4);
+}
+
+/// One instruction of the container file: `("COPY", ["src", "src"])`.
+type Instruction = (String, Vec<String>);
+
+fn container_stages() -> Vec<Vec<Instruction>> {
+    let text = fs::read_to_string("conf/container/Containerfile").unwrap();
+    let mut stages: Vec<Vec<Instruction>> = Vec::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
+        let (word, rest) = line.split_once(' ').unwrap();
+        let arguments: Vec<String> = if rest.starts_with('[') {
+            serde_json::from_str(rest).unwrap()
+        } else {
+            rest.split_whitespace().map(str::to_owned).collect()
+        };
+        if word == "FROM" {
+            stages.push(Vec::new());
+        }
+        let stage = stages.last_mut().expect("it begins with FROM");
+        stage.push((word.to_owned(), arguments));
+    }
+    stages
+}
+
+/// The arguments of an instruction that a stage has once.
+fn only<'s>(stage: &'s [Instruction], word: &str) -> &'s [String] {
+    let found: Vec<_> = stage.iter().filter(|(it, _)| it == word).collect();
+    assert_eq!(found.len(), 1, "{word} in {stage:?}");
+    &found[0].1
+}
+
+#[test]
+fn the_container_file_copies_all_that_the_build_needs() {
+    let stages = container_stages();
+    let context = tempfile::tempdir().unwrap();
+    for (_, arguments) in stages[0].iter().filter(|(word, _)| word == "COPY") {
+        let (target, sources) = arguments.split_last().unwrap();
+        for source in sources {
+            assert!(Path::new(source).exists(), "COPY {source}");
+            let to = context.path().join(target);
+            run(Command::new("cp").arg("-r").arg(source).arg(to));
+        }
+    }
+    // Before it looks at any package, cargo wants the file of every target that the manifest names.
+    let rustc = run(Command::new("rustc").arg("-vV"));
+    let host = rustc.lines().find_map(|line| line.strip_prefix("host: "));
+    run(Command::new(env!("CARGO"))
+        .args(["fetch", "--offline", "--locked", "--target", host.unwrap()])
+        .arg("--manifest-path")
+        .arg(context.path().join("Cargo.toml")));
+    let package = fs::read_to_string("Cargo.lock").unwrap();
+    for native in ["cc", "cmake", "pkg-config", "bindgen"] {
+        let entry = format!("name = \"{native}\"\n");
+        assert!(
+            !package.contains(&entry),
+            "{native} builds what the image can't"
+        );
+    }
+}
+
+#[test]
+fn the_container_runs_millpond_as_nobody_in_particular() {
+    let stages = container_stages();
+    let [build, last] = stages.as_slice() else {
+        panic!("two stages: {stages:?}");
+    };
+    assert_eq!(only(last, "FROM"), ["scratch"]);
+    let copied = only(last, "COPY");
+    assert_eq!(copied[0], format!("--from={}", only(build, "FROM")[2]));
+    let built = format!(
+        "{}/target/release/{}",
+        only(build, "WORKDIR")[0],
+        env!("CARGO_PKG_NAME")
+    );
+    assert_eq!(copied[1], built);
+    assert_eq!(only(last, "ENTRYPOINT"), [copied[2].clone()]);
+    let (user, group) = only(last, "USER")[0].split_once(':').unwrap();
+    for id in [user, group] {
+        assert!(id.parse::<u32>().unwrap() > 0, "it is not root: {id}");
+    }
+    assert_eq!(only(last, "STOPSIGNAL"), ["SIGTERM"]);
+    // The command line is one that it understands, up to the file that is to be mounted.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+    let output = command.args(only(last, "CMD")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.contains("/etc/millpond/millpond.toml") && !said.contains("Usage"),
+        "{said}"
+    );
 }
