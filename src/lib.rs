@@ -25,6 +25,7 @@ pub mod close;
 
 pub mod admin;
 pub mod log;
+pub mod notify;
 pub mod stats;
 
 pub mod sys;

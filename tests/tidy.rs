@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
-        &["proxy", "admin", "config", "drain", "log", "stats", "sys"],
+        &[
+            "proxy", "admin", "config", "drain", "log", "notify", "stats", "sys",
+        ],
     ),
     (
         "proxy",
         &[
-            "listener", "session", "upstream", "admin", "stats", "config", "drain", "log", "sys",
+            "listener", "session", "upstream", "admin", "stats", "config", "drain", "log",
+            "notify", "sys",
         ],
     ),
     (
@@ -52,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("close", &["sys", "transport"]),
     ("config", &["sys", "protocol"]),
     ("drain", &[]),
+    ("notify", &[]),
     ("protocol", &[]),
     ("transport", &[]),
     ("sys", &[]),

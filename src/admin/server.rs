@@ -34,7 +34,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// After this, a connection is closed at its next boundary.
 const LIFETIME: Duration = Duration::from_secs(120);
 /// After that, or once the server stops, this is left for the answer under way.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
+pub const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// Between two tries after the kernel had no descriptor for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 

@@ -4,21 +4,33 @@
 
 mod check;
 pub mod demo;
+mod generate;
 pub mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use generate::Generate;
 
 use crate::config::Source;
 
 /// A connection-pooling TCP proxy with an exact ledger of how every connection ended.
 #[derive(Debug, Parser)]
 #[command(name = "millpond", version, arg_required_else_help = true, after_help = EXAMPLES)]
-struct CommandLine {
+struct CommandLine<Commands: Subcommand> {
     #[command(subcommand)]
-    command: Command,
+    command: Commands,
+}
+
+/// Every command, with those that are not for users.
+#[derive(Debug, Subcommand)]
+enum AnyCommand {
+    #[command(flatten)]
+    ForUsers(Command),
+    /// Print shell completions or a manual page, for packages.
+    #[command(subcommand, hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,7 +84,13 @@ SIGHUP loads the configuration again.";
 
 /// Does what the command line says, and returns what the process ends with.
 pub fn main() -> ExitCode {
-    match CommandLine::parse().command {
+    let command = match CommandLine::<AnyCommand>::parse().command {
+        AnyCommand::ForUsers(command) => command,
+        AnyCommand::Generate(what) => {
+            return generate::run(&what, CommandLine::<Command>::command());
+        }
+    };
+    match command {
         Command::Run(options) => run::run(options.into_source()),
         Command::Check { config } => check::run(config),
         Command::Demo => demo::run(),
@@ -98,10 +116,10 @@ impl RunOptions {
 mod tests {
     use clap::CommandFactory as _;
 
-    use super::CommandLine;
+    use super::{AnyCommand, CommandLine};
 
     #[test]
     fn the_options_are_consistent() {
-        CommandLine::command().debug_assert();
+        CommandLine::<AnyCommand>::command().debug_assert();
     }
 }

@@ -23,7 +23,9 @@ use crate::admin::{self, Control};
 use crate::config::{self, Loaded, Source};
 use crate::drain::Drained;
 use crate::log;
+use crate::notify;
 use crate::proxy::{Origin, Proxy};
+use crate::sys::inherit::{Inherited, take_inherited};
 use crate::sys::process;
 
 /// What the shell gets for a configuration that can't be used.
@@ -50,13 +52,20 @@ pub(super) fn run(source: Source) -> ExitCode {
         warn!("{warning}");
     }
     raise_descriptor_limit(&config);
+    let inherited = match take_inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            error!(%error, "the sockets of the service manager can't be taken");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
         builder.worker_threads(workers);
     }
     match builder.enable_all().thread_name("millpond").build() {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(config, Origin { source, log }));
+            let code = runtime.block_on(serve(inherited, config, Origin { source, log }));
             // Not waiting for names that are still being resolved.
             runtime.shutdown_background();
             code
@@ -69,7 +78,11 @@ pub(super) fn run(source: Source) -> ExitCode {
 }
 
 /// Starts everything, runs until a stop is asked for, and stops.
-async fn serve(config: config::checked::Config, origin: Origin) -> ExitCode {
+async fn serve(
+    inherited: Vec<Inherited>,
+    config: config::checked::Config,
+    origin: Origin,
+) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -88,7 +101,7 @@ async fn serve(config: config::checked::Config, origin: Origin) -> ExitCode {
         },
         None => None,
     };
-    let proxy = match Proxy::start(&config, Some(origin)) {
+    let proxy = match Proxy::start_on(inherited, &config, Some(origin)) {
         Ok(proxy) => proxy,
         Err(error) => {
             error!("{error}");
@@ -107,7 +120,10 @@ async fn serve(config: config::checked::Config, origin: Origin) -> ExitCode {
         ));
     }
     info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::spawn(notify::prove_alive());
+    notify::ready(&format!("serving, listeners: {}", config.listeners.len()));
     signals.run_until_stop(&proxy).await;
+    notify::stopping(proxy.stop_time_max() + admin::server::LAST_ANSWER);
     let drained = tokio::select! {
         drained = proxy.drain() => drained,
         () = signals.stop() => {

@@ -9,6 +9,8 @@
 //!      Emptying (new SYNs are dropped, what waits is accepted) ──► closed
 //! ```
 //!
+//! An inherited socket is closed without Emptying: its queue waits for the next process.
+//!
 //! A full house stops accepting and resets nobody: who comes next waits in the kernel's queue.
 
 use std::io;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::Listener;
+use super::{Holder, Listener};
 use crate::session::{RulesCell, Session};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
@@ -75,6 +77,10 @@ impl Accepting {
     pub async fn run(self) {
         let stop = self.stop.clone();
         stop.run_until_cancelled(self.let_in(Door::Limited)).await;
+        if self.listener.holder() == Holder::ServiceManager {
+            debug!(address = %self.listener.address(), "listener left to the service manager");
+            return;
+        }
         if let Err(error) = self.listener.shut_out() {
             warn!(address = %self.listener.address(), %error, "new connections could not be shut out");
         }

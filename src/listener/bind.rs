@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::checked::{Address, Listener};
 
@@ -39,8 +39,7 @@ pub enum BindError {
     PathInUse(PathBuf),
 }
 
-/// A bound, listening socket with the options of `settings`. Options that sessions inherit
-/// (`TCP_NODELAY`, keepalive, `TCP_USER_TIMEOUT`; tcp(7)) are set here, once for all of them.
+/// A bound, listening socket with the options of `settings`.
 pub fn bind(settings: &Listener) -> Result<OwnedFd, BindError> {
     match &settings.listen {
         Address::Ip(address) => bind_ip(*address, settings),
@@ -78,13 +77,7 @@ fn bind_ip(address: SocketAddr, settings: &Listener) -> Result<OwnedFd, BindErro
         // A restart must not wait for the TIME_WAIT of the sessions before it.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(settings.reuse_port)?;
-        socket.set_tcp_nodelay(settings.nodelay)?;
-        if let Some(idle) = settings.keepalive {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))?;
-        }
-        if settings.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(settings.user_timeout)?;
-        }
+        set_session_options(&SockRef::from(&socket), settings)?;
         socket.bind(&address.into())?;
         socket.listen(backlog(settings))?;
         Ok(socket)
@@ -92,6 +85,19 @@ fn bind_ip(address: SocketAddr, settings: &Listener) -> Result<OwnedFd, BindErro
     open()
         .map(Into::into)
         .map_err(|error| refused(settings, error))
+}
+
+/// Sets what sessions inherit from a TCP listener (`TCP_NODELAY`, keepalive, `TCP_USER_TIMEOUT`;
+/// tcp(7)), once for all of them.
+pub(super) fn set_session_options(socket: &SockRef<'_>, settings: &Listener) -> io::Result<()> {
+    socket.set_tcp_nodelay(settings.nodelay)?;
+    match settings.keepalive {
+        Some(idle) => {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))?;
+        }
+        None => socket.set_keepalive(false)?,
+    }
+    socket.set_tcp_user_timeout(settings.user_timeout)
 }
 
 fn bind_unix(path: &Path, settings: &Listener) -> Result<OwnedFd, BindError> {

@@ -12,6 +12,7 @@ mod stop;
 pub use reload::{Origin, Reloaded};
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -22,11 +23,12 @@ use tracing::info;
 use crate::config::checked::{self, Address, Config};
 use crate::drain::StageCell;
 use crate::listener::accept::Accepting;
-use crate::listener::{BindError, Listener, bind};
+use crate::listener::{BindError, Holder, InheritError, Listener, bind, claim};
 use crate::log::SessionLog;
 use crate::session::{Rules, RulesCell};
 use crate::stats::tree::{PoolCensus, Tree};
 use crate::sys::clock;
+use crate::sys::inherit::Inherited;
 use crate::upstream::Upstream;
 
 /// A running proxy.
@@ -38,6 +40,9 @@ pub struct Proxy {
 /// Why a proxy could not be started, or a listener not be added.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A socket from the service manager can't be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// A listener could not be bound.
     #[error("listener.{name}: {error}")]
     Bind {
@@ -88,6 +93,7 @@ struct Parts {
 struct Door {
     rules: Arc<RulesCell>,
     address: Address,
+    holder: Holder,
     stop: CancellationToken,
 }
 
@@ -101,7 +107,17 @@ impl Proxy {
     /// Binds every listener, then starts all parts. Must be called on the runtime. Fails with
     /// nothing started.
     pub fn start(config: &Config, origin: Option<Origin>) -> Result<Self, StartError> {
-        let bound = bind_all(config.listeners.iter())?;
+        Self::start_on(Vec::new(), config, origin)
+    }
+
+    /// The same, with sockets from the service manager for listeners. Fails if one is for none.
+    pub fn start_on(
+        inherited: Vec<Inherited>,
+        config: &Config,
+        origin: Option<Origin>,
+    ) -> Result<Self, StartError> {
+        let claimed = claim(inherited, &config.listeners)?;
+        let bound = bind_all(config.listeners.iter(), claimed)?;
         let tree = Arc::<Tree>::default();
         let suppressed = Arc::clone(&tree.process.session_lines_suppressed);
         let log = Arc::new(SessionLog::new(
@@ -166,11 +182,14 @@ impl Proxy {
     /// Starts to accept on a bound listener.
     fn open(&self, parts: &mut Parts, door: BoundDoor, config: &Config) {
         let BoundDoor { name, listener } = door;
-        let address = listener.address().clone();
+        let (address, holder) = (listener.address().clone(), listener.holder());
         let rules = Arc::new(RulesCell::new(self.rules(&name, parts, config)));
         let stop = CancellationToken::new();
         self.shared.tree.bound(&name, address.to_string());
-        info!(listener = name, %address, "listening");
+        match holder {
+            Holder::Process => info!(listener = name, %address, "listening"),
+            Holder::ServiceManager => info!(listener = name, %address, "listening, inherited"),
+        }
         let accepting = Accepting {
             listener,
             rules: Arc::clone(&rules),
@@ -183,6 +202,7 @@ impl Proxy {
             Door {
                 rules,
                 address,
+                holder,
                 stop,
             },
         );
@@ -210,21 +230,30 @@ impl Proxy {
     }
 }
 
-/// Binds listeners; with the first that fails, those before it are closed again.
+/// Binds listeners, but for those that claimed a socket; with the first that fails, those before it
+/// are closed again.
 fn bind_all<'a>(
     listeners: impl Iterator<Item = (&'a String, &'a checked::Listener)>,
+    mut claimed: BTreeMap<String, OwnedFd>,
 ) -> Result<Vec<BoundDoor>, StartError> {
     listeners
         .map(|(name, settings)| {
-            let descriptor = bind(settings).map_err(|error| StartError::Bind {
-                name: name.clone(),
-                error,
-            })?;
-            let listener =
-                Listener::from_descriptor(descriptor).map_err(|error| StartError::Register {
+            let (descriptor, holder) = match claimed.remove(name) {
+                Some(descriptor) => (descriptor, Holder::ServiceManager),
+                None => {
+                    let bound = bind(settings).map_err(|error| StartError::Bind {
+                        name: name.clone(),
+                        error,
+                    })?;
+                    (bound, Holder::Process)
+                }
+            };
+            let listener = Listener::from_descriptor(descriptor, holder).map_err(|error| {
+                StartError::Register {
                     name: name.clone(),
                     error,
-                })?;
+                }
+            })?;
             Ok(BoundDoor {
                 name: name.clone(),
                 listener,

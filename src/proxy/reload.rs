@@ -3,15 +3,18 @@
 //! Listeners that are new are bound before anything is changed, so that a reload which can't be
 //! applied leaves everything as it was. What does not differ is not touched.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Door, Parts, Proxy, bind_all};
+use super::{Parts, Proxy, bind_all};
 use crate::config::checked::{Config, Listener};
 use crate::config::{self, Changes, Loaded, diff};
 use crate::drain::Stage;
+use crate::listener::Holder;
 use crate::log::LogHandle;
+use crate::notify;
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 
@@ -40,7 +43,13 @@ impl Proxy {
         let proxy = self.clone();
         // Reading a file and resolving names may block.
         let reloading = tokio::task::spawn_blocking(move || {
-            let outcome = proxy.reload_now();
+            // One at a time: the second sees what the first has done.
+            let _alone = proxy
+                .shared
+                .reloading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let outcome = proxy.reload_and_notify();
             proxy.shared.tree.record_reload(outcome.is_ok());
             match &outcome {
                 Ok(done) => {
@@ -55,13 +64,24 @@ impl Proxy {
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
     }
 
+    fn reload_and_notify(&self) -> Result<Reloaded, Vec<String>> {
+        if self.shared.stage.read() != Stage::Serving {
+            // The service manager was told of the stop, and that is the last word.
+            return self.reload_now();
+        }
+        notify::reloading();
+        let outcome = self.reload_now();
+        notify::ready(&match &outcome {
+            Ok(done) => format!("serving; the last reload changed {}", done.applied.len()),
+            Err(errors) => format!(
+                "serving; the last reload was refused: {}",
+                errors.join("; ")
+            ),
+        });
+        outcome
+    }
+
     fn reload_now(&self) -> Result<Reloaded, Vec<String>> {
-        // One at a time: the second sees what the first has done.
-        let _alone = self
-            .shared
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let Some(origin) = &self.shared.origin else {
             return Err(vec![
                 "this proxy has no configuration to load again".to_owned(),
@@ -103,7 +123,7 @@ impl Proxy {
             .listeners
             .iter()
             .filter(|(name, _)| changes.listeners.added.contains(name));
-        let bound = bind_all(added).map_err(|error| error.to_string())?;
+        let bound = bind_all(added, BTreeMap::new()).map_err(|error| error.to_string())?;
         let mut parts = self.parts();
         // Under the lock that a drain takes after it has set the stage: no door opens behind it.
         if self.shared.stage.read() == Stage::Draining {
@@ -154,13 +174,20 @@ impl Proxy {
 
     /// Stops accepting on a listener; its sessions finish their exchanges and are closed.
     fn close(&self, parts: &mut Parts, name: &str) {
-        let Some(Door { rules, stop, .. }) = parts.listeners.remove(name) else {
+        let Some(door) = parts.listeners.remove(name) else {
             return;
         };
-        stop.cancel();
-        rules.current().sessions.command_present(Command::Drain);
+        door.stop.cancel();
+        let rules = door.rules.current();
+        rules.sessions.command_present(Command::Drain);
         self.shared.tree.unbound(name);
         info!(listener = name, "no longer listening");
+        if door.holder == Holder::ServiceManager {
+            warn!(
+                listener = name, address = %door.address,
+                "the service manager holds the socket and goes on queueing clients: stop its .socket unit"
+            );
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Stopping: grace, then no more accepting, then the end of every session, then of every upstream
 //! connection.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout_at};
 use tracing::{info, warn};
@@ -20,6 +20,12 @@ impl Proxy {
     /// Waits until somebody asks for a stop.
     pub async fn stop_asked(&self) {
         self.shared.stop_asked.notified().await;
+    }
+
+    /// How long a stop may take, as it is configured now.
+    pub fn stop_time_max(&self) -> Duration {
+        let shutdown = &self.parts().config.shutdown;
+        shutdown.grace + shutdown.drain_timeout + CUT_TIME_MAX
     }
 
     /// Stops in stages. Returns when the last session has ended, or at the end of `drain_timeout`
@@ -99,4 +105,4 @@ impl Proxy {
 }
 
 /// How long a cut may take.
-const CUT_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+const CUT_TIME_MAX: Duration = Duration::from_secs(1);

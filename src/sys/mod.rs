@@ -1,5 +1,6 @@
 //! The only raw system calls, the only `unsafe`, and the only clock.
 
 pub mod clock;
+pub mod inherit;
 pub mod process;
 pub mod socket;

@@ -25,6 +25,7 @@ pub mod netns;
 pub mod nginx;
 pub mod process;
 pub mod proxy;
+pub mod service_manager;
 pub mod socket;
 pub mod upstream;
 pub mod wait;

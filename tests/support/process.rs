@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +15,7 @@ pub struct Process {
     name: String,
     child: Child,
     said: Arc<Mutex<Vec<String>>>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -28,11 +30,16 @@ impl Process {
             .unwrap_or_else(|error| panic!("{name} is needed and does not start: {error}"));
         let said = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("it is piped");
-        std::thread::spawn({
+        let listening = std::thread::spawn({
             let said = Arc::clone(&said);
             move || collect(stderr, &said)
         });
-        Self { name, child, said }
+        Self {
+            name,
+            child,
+            said,
+            listening: Some(listening),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -57,6 +64,14 @@ impl Process {
     pub fn wait(&mut self) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         wait::within(wait::PATIENCE * 2, &what, || self.ended())
+    }
+
+    /// Waits for the end: how it ended, and all that it said.
+    pub fn outcome(mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        let listening = self.listening.take().expect("nobody else takes it");
+        listening.join().unwrap();
+        (status, self.said().join("\n"))
     }
 
     /// Waits until it has so many descriptors open.

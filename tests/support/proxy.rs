@@ -25,7 +25,8 @@ pub struct Config {
     endpoints: Vec<String>,
     tables: Vec<(&'static str, Vec<String>)>,
     more: String,
-    descriptors: Option<u32>,
+    through: Vec<String>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Config {
@@ -57,7 +58,8 @@ impl Config {
                 .map(|table| (table, Vec::new()))
                 .collect(),
             more: String::new(),
-            descriptors: None,
+            through: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -113,8 +115,19 @@ impl Config {
     }
 
     /// Starts millpond with so many descriptors at most.
-    pub fn descriptors(mut self, max: u32) -> Self {
-        self.descriptors = Some(max);
+    pub fn descriptors(self, max: u32) -> Self {
+        self.through(&["prlimit", &format!("--nofile={max}:{max}")])
+    }
+
+    /// Starts millpond through another program, which is to become it.
+    pub fn through(mut self, command: &[&str]) -> Self {
+        self.through = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Starts millpond with a variable in its environment.
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
         self
     }
 
@@ -165,6 +178,29 @@ impl Config {
     pub fn start(&self) -> Proxy {
         Proxy::start(self)
     }
+
+    /// Runs a millpond that ends by itself: its exit code, and what it said.
+    pub fn fail(&self) -> (i32, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let (status, said) = Process::start(&mut self.command(directory.path())).outcome();
+        (status.code().unwrap(), said)
+    }
+
+    /// The command line of a millpond whose files are in this directory.
+    fn command(&self, directory: &Path) -> Command {
+        let file = directory.join("millpond.toml");
+        std::fs::write(&file, self.text(&directory.join("admin"))).unwrap();
+        let binary = env!("CARGO_BIN_EXE_millpond").to_owned();
+        let words: Vec<_> = self.through.iter().chain([&binary]).collect();
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg("run")
+            .arg("--config")
+            .arg(file);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
 }
 
 /// A running millpond.
@@ -177,19 +213,7 @@ pub struct Proxy {
 impl Proxy {
     pub fn start(config: &Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("millpond.toml");
-        std::fs::write(&file, config.text(&directory.path().join("admin"))).unwrap();
-        let binary = env!("CARGO_BIN_EXE_millpond");
-        let mut command = match config.descriptors {
-            None => Command::new(binary),
-            Some(max) => {
-                let mut limited = Command::new("prlimit");
-                limited.arg(format!("--nofile={max}:{max}")).arg(binary);
-                limited
-            }
-        };
-        command.arg("run").arg("--config").arg(&file);
-        let process = Process::start(&mut command);
+        let process = Process::start(&mut config.command(directory.path()));
         let mut proxy = Self {
             process,
             directory,
