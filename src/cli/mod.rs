@@ -5,6 +5,7 @@
 mod check;
 pub mod demo;
 pub mod run;
+mod stop;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
