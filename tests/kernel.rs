@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use millpond::sys::socket::{drop_new_connections, unacknowledged_bytes};
+use millpond::sys::socket::{drop_new_connections, set_local_ports, unacknowledged_bytes};
 use support::netns::Namespace;
 use support::wait;
 
@@ -397,6 +397,37 @@ fn a_unix_socket_has_nothing_outstanding_exactly_when_its_peer_has_read_all() {
         theirs.read_exact(&mut [0; 1]).unwrap();
         assert_eq!(unacknowledged(&ours), 0);
     }
+}
+
+#[test]
+fn a_connect_without_a_bind_takes_only_the_ports_it_was_left() {
+    let host = Namespace::create("ports");
+    host.enter(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ports = 60_001..=60_002;
+        let dial = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            set_local_ports(socket.as_fd(), &ports)?;
+            socket.connect(&address.into()).map(|()| socket)
+        };
+        let first = match dial() {
+            Ok(socket) => socket,
+            Err(error) => {
+                // Before Linux 6.3; the demo says so and goes on without.
+                assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
+                return;
+            }
+        };
+        let second = dial().unwrap();
+        let mut taken = [&first, &second].map(|socket| {
+            let address = socket.local_addr().unwrap();
+            address.as_socket().unwrap().port()
+        });
+        taken.sort_unstable();
+        assert_eq!(taken, [60_001, 60_002]);
+        assert_eq!(kind(dial()), ErrorKind::AddrNotAvailable);
+    });
 }
 
 #[test]

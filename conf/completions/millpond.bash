@@ -64,7 +64,7 @@ _millpond() {
             return 0
             ;;
         millpond__subcmd__demo)
-            opts="-h --help"
+            opts="-h --keep --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

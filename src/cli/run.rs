@@ -1,25 +1,18 @@
-//! `millpond run`: the proxy in the foreground, its signals and its exit codes.
+//! `millpond run`: the proxy in the foreground, and its exit codes.
 //!
-//! ```text
-//! SIGTERM, SIGINT, POST /api/v1/drain   drain; a second signal ends at once
-//! SIGHUP, POST /api/v1/reload           load the configuration again
-//! ```
+//! Not here: what signals do (see `stop`).
 
 #![allow(
     clippy::print_stderr,
     reason = "what is wrong before there is a log goes to the terminal"
 )]
 
-use std::io;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Control};
+use super::stop::{Signals, until_stopped};
+use crate::admin;
 use crate::config::{self, Loaded, Source};
 use crate::drain::Drained;
 use crate::log;
@@ -108,75 +101,12 @@ async fn serve(
             return ExitCode::FAILURE;
         }
     };
-    let stop_admin = CancellationToken::new();
-    let admin_tasks = TaskTracker::new();
-    if let Some((listening, settings)) = admin {
-        let control: Arc<dyn Control> = Arc::new(proxy.clone());
-        admin_tasks.spawn(admin::server::serve(
-            listening,
-            settings,
-            control,
-            stop_admin.clone(),
-        ));
-    }
     info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::spawn(notify::prove_alive());
     notify::ready(&format!("serving, listeners: {}", config.listeners.len()));
-    signals.run_until_stop(&proxy).await;
-    notify::stopping(proxy.stop_time_max() + admin::server::LAST_ANSWER);
-    let drained = tokio::select! {
-        drained = proxy.drain() => drained,
-        () = signals.stop() => {
-            warn!("a second signal: ending at once");
-            Drained::CutOff { sessions: proxy.cut().await }
-        }
-    };
-    stop_admin.cancel();
-    admin_tasks.close();
-    admin_tasks.wait().await;
-    match drained {
+    match until_stopped(&proxy, admin, &mut signals).await {
         Drained::Complete => ExitCode::SUCCESS,
         Drained::CutOff { .. } => ExitCode::FAILURE,
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Reloads as often as it is asked to, until a stop is asked for.
-    async fn run_until_stop(&mut self, proxy: &Proxy) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                () = proxy.stop_asked() => return,
-                _ = self.hangup.recv() => {
-                    // The outcome is logged where it happens; a signal has nobody to tell, and the
-                    // next signal need not wait for this one.
-                    let proxy = proxy.clone();
-                    tokio::spawn(async move { proxy.reload().await });
-                }
-            }
-        }
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The proxy: all parts built from a configuration, changed while running, and stopped in order.
 //!
-//! Not here: signals and exit codes (see `cli::run`), and what any part does (see its folder).
+//! Not here: signals and exit codes (see `cli`), and what any part does (see its folder).
 //!
 //! Invariant: a reload is applied as a whole or not at all, and what it does not name goes on
 //! untouched.

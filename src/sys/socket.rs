@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::{SockFilter, SockRef};
@@ -34,6 +35,30 @@ pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0)
+}
+
+/// Leaves a socket that is connected without a bind only these ports to choose from, as far as they
+/// are among the host's own (ip(7), `IP_LOCAL_PORT_RANGE`). An older kernel than Linux 6.3 says
+/// `ENOPROTOOPT`.
+pub fn set_local_ports(socket: BorrowedFd<'_>, ports: &RangeInclusive<u16>) -> io::Result<()> {
+    // include/uapi/linux/in.h; libc does not name it.
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let value = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel reads as many bytes as
+    // the value has, from a place that lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Makes a listening TCP socket drop SYNs without an answer (socket(7), `SO_ATTACH_FILTER`), so that

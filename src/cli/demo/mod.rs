@@ -1,81 +1,93 @@
-//! `millpond demo`: the same churn of short-lived clients, straight to a service and through
-//! millpond, and what changed.
+//! `millpond demo`: what a pool and graceful closes change, and what they cost, for a reader with
+//! `ss` in the other window.
 //!
-//! Service, clients and millpond live in this process and talk over loopback. Every figure is
-//! measured in this run; the service counts its connects itself, the kernel counts TIME_WAIT. Not
-//! here: a benchmark. Three parties share the cores, so speeds compare only with each other.
+//! Services, clients and millpond live in this process, on threads of their own, and talk over
+//! loopback. Every figure is measured in this run: the services count their connects themselves, the
+//! kernel counts TIME_WAIT and CPU time. Not here: a benchmark. All parties share the cores, so speeds
+//! compare only with each other.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "the table is for a person at a terminal"
+    reason = "the tables are for a person at a terminal"
 )]
 
-mod clients;
+mod census;
+mod client;
+mod closer;
+mod cost;
+mod crowd;
+mod dial;
+mod keep;
+mod mill;
+mod ports;
+mod resets;
 mod service;
-mod sockets;
 mod table;
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::config::checked::Address;
-use crate::config::checked::Config;
-use crate::proxy::{Proxy, StartError};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::{Builder, Handle, Runtime};
 
-use clients::{Churn, Failure};
-use service::Service;
-use sockets::TimeWait;
+use super::stop::Signals;
+use crate::admin::bind::BindError;
+use crate::proxy::StartError;
 
-const CLIENTS: usize = 8_000;
-const CLIENTS_AT_ONCE: usize = 48;
-const POOL_SIZE: usize = 16;
-/// Clients that have not begun by then never begin, and the demo fails.
-const CHURN_TIME_MAX: Duration = Duration::from_secs(20);
-const LISTENER: &str = "demo";
+use client::Failure;
+use cost::Measured;
+
+/// What the threads of each party are called, in this process's own accounts as in `top -H`.
+const CLIENT_THREADS: &str = "demo-clients";
+const MILLPOND_THREADS: &str = "demo-millpond";
 
 /// Why the demo could not be shown.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
-    #[error("the runtime could not be started: {0}")]
+    #[error("a runtime could not be started: {0}")]
     Runtime(io::Error),
+    #[error("signals can't be received: {0}")]
+    Signals(io::Error),
+    #[error("interrupted")]
+    Interrupted,
     #[error("the embedded service could not be started: {0}")]
     Service(io::Error),
+    #[error("there is no place for millpond's Unix socket: {0}")]
+    Directory(io::Error),
     #[error("the demo's own configuration was refused: {0}")]
     Config(String),
     #[error("millpond could not be started: {0}")]
     Start(#[from] StartError),
-    #[error("millpond has no listener of the name it was given")]
-    NoListener,
-    #[error("the kernel's table of sockets can't be read: {0}")]
-    Sockets(io::Error),
-    #[error("only {begun} of {CLIENTS} clients had begun after {} s; this host is too slow or too busy", CHURN_TIME_MAX.as_secs())]
-    TooSlow { begun: usize },
-    #[error("{count} clients failed; one of them: {first}")]
-    ClientsFailed { count: usize, first: Failure },
+    #[error("millpond is not bound where it was told to")]
+    NotBound,
+    #[error("the admin interface could not be started: {0}")]
+    Admin(#[from] BindError),
+    #[error("the kernel's account can't be read: {0}")]
+    Census(io::Error),
+    #[error("the kernel did not narrow the clients' ports: {0}")]
+    Ports(io::Error),
+    #[error("{way}: not all clients had begun in time; this host is too slow or too busy")]
+    TooSlow { way: &'static str },
+    #[error("{way}: {count} clients failed as they should not; one of them: {first}")]
+    ClientsFailed {
+        way: &'static str,
+        count: usize,
+        first: Failure,
+    },
+    #[error("{way}: {what} was to be seen, and was not")]
+    NotShown {
+        way: &'static str,
+        what: &'static str,
+    },
+    #[error("sessions were cut off when millpond stopped")]
+    CutOff,
 }
 
-/// One way to the service, measured.
-struct Leg {
-    churn: Churn,
-    /// Connects that the service saw, by its own count.
-    connects: u64,
-    /// What the service's thread spent, where the kernel tells.
-    service_cpu: Option<Duration>,
-    /// TIME_WAIT on the service's address, after the churn.
-    at_service: TimeWait,
-    /// TIME_WAIT on millpond's listener, after the churn.
-    at_millpond: Option<TimeWait>,
-    /// TIME_WAIT on the service's address, after millpond has stopped.
-    at_service_stopped: Option<TimeWait>,
-}
-
-/// Runs the demo and prints its table. Exit code 0, or 1 with the reason on stderr.
-pub fn run() -> ExitCode {
-    let runtime = tokio::runtime::Runtime::new().map_err(DemoError::Runtime);
-    match runtime.and_then(|runtime| runtime.block_on(demo())) {
+/// Shows the demo; with `keep`, millpond and its service run on until a signal. Exit code 0, or 1
+/// with the reason on stderr.
+pub(super) fn run(keep: bool) -> ExitCode {
+    match on_runtimes(keep) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("millpond demo: {error}");
@@ -84,80 +96,57 @@ pub fn run() -> ExitCode {
     }
 }
 
-async fn demo() -> Result<(), DemoError> {
-    println!(
-        "{CLIENTS} clients, {CLIENTS_AT_ONCE} at a time: each connects, makes one request, checks \
-         the answer and ends its connection."
-    );
-    println!("Twice: straight to an embedded HTTP service, then through a pool of {POOL_SIZE}.\n");
-    let straight = straight().await?;
-    let pooled = pooled().await?;
-    table::print(&straight, &pooled);
-    for leg in [straight, pooled] {
-        let count = leg.churn.failures.len();
-        if let Some(first) = leg.churn.failures.into_iter().next() {
-            return Err(DemoError::ClientsFailed { count, first });
-        }
-    }
-    Ok(())
+/// Clients and millpond have runtimes of their own, so that their CPU time can be told apart.
+fn on_runtimes(keep: bool) -> Result<(), DemoError> {
+    let millpond = runtime(MILLPOND_THREADS)?;
+    let clients = runtime(CLIENT_THREADS)?;
+    let outcome = clients.block_on(demo(millpond.handle(), keep));
+    // What an interruption left under way ends with the process.
+    clients.shutdown_background();
+    millpond.shutdown_background();
+    outcome
 }
 
-async fn straight() -> Result<Leg, DemoError> {
-    let service = Service::start().map_err(DemoError::Service)?;
-    let churn = churn(service.address(), "straight").await?;
-    let at_service = time_wait(service.address()).await?;
-    Ok(Leg {
-        churn,
-        connects: service.connects(),
-        service_cpu: service.cpu_time(),
-        at_service,
-        at_millpond: None,
-        at_service_stopped: None,
-    })
+fn runtime(threads: &'static str) -> Result<Runtime, DemoError> {
+    let mut builder = Builder::new_multi_thread();
+    let builder = builder.enable_all().thread_name(threads);
+    builder.build().map_err(DemoError::Runtime)
 }
 
-/// The same with a service of its own, so that nothing of the first leg is counted again.
-async fn pooled() -> Result<Leg, DemoError> {
-    let service = Service::start().map_err(DemoError::Service)?;
-    let proxy = Proxy::start(&config(service.address())?, None)?;
-    let Some(Address::Ip(listener)) = proxy.listener_address(LISTENER) else {
-        return Err(DemoError::NoListener);
+async fn demo(millpond: &Handle, keep: bool) -> Result<(), DemoError> {
+    let mut signals = Signals::new().map_err(DemoError::Signals)?;
+    let Measured { service, mill } = tokio::select! {
+        shown = show(millpond) => shown?,
+        () = signals.stop() => return Err(DemoError::Interrupted),
     };
-    let churn = churn(listener, "through millpond").await?;
-    let at_millpond = time_wait(listener).await?;
-    let at_service = time_wait(service.address()).await?;
-    let service_cpu = service.cpu_time();
-    proxy.drain().await;
-    let at_service_stopped = time_wait(service.address()).await?;
-    Ok(Leg {
-        churn,
-        connects: service.connects(),
-        service_cpu,
-        at_service,
-        at_millpond: Some(at_millpond),
-        at_service_stopped: Some(at_service_stopped),
-    })
-}
-
-async fn churn(address: SocketAddr, way: &'static str) -> Result<Churn, DemoError> {
-    let churn = clients::churn(address, way).await;
-    match churn.clients() {
-        CLIENTS => Ok(churn),
-        begun => Err(DemoError::TooSlow { begun }),
+    match keep {
+        true => keep::run(&service, &mill, signals).await,
+        false => mill.stop().await,
     }
 }
 
-async fn time_wait(address: SocketAddr) -> Result<TimeWait, DemoError> {
-    sockets::settled(address.port())
-        .await
-        .map_err(DemoError::Sockets)
+/// Measures and prints each table; returns what the last one was measured with, still running.
+async fn show(millpond: &Handle) -> Result<Measured, DemoError> {
+    println!(
+        "Services, clients and millpond are this process, over loopback. Every figure is measured now.\n"
+    );
+    let progress = progress();
+    let ports = ports::measure(millpond, &progress).await?;
+    progress.suspend(|| ports.print());
+    ports.judge()?;
+    let resets = resets::measure(millpond, &progress).await?;
+    progress.suspend(|| resets.print());
+    resets.judge()?;
+    let (cost, measured) = cost::measure(millpond, &progress).await?;
+    progress.finish_and_clear();
+    cost.print();
+    Ok(measured)
 }
 
-fn config(service: SocketAddr) -> Result<Config, DemoError> {
-    let text = format!(
-        "[upstream.{LISTENER}]\nprotocol = \"http\"\nendpoints = [\"{service}\"]\n\
-         [upstream.{LISTENER}.pool]\nsize = {POOL_SIZE}\n\
-         [listener.{LISTENER}]\nlisten = \"127.0.0.1:0\"\nupstream = \"{LISTENER}\"\n"
-    );
-    crate::config::parse(&text).map_err(|errors| DemoError::Config(errors.to_string()))
+/// On stderr, and only on a terminal. A step is a client that has ended, or a request of one that
+/// makes several.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:<32} {bar:36} {percent:>3} %")
+        .expect("the template is right");
+    ProgressBar::new((ports::STEPS + resets::STEPS + cost::STEPS) as u64).with_style(style)
 }

@@ -1,15 +1,12 @@
-//! The embedded service: HTTP over axum, on a thread of its own, as in another process.
+//! An embedded HTTP service, on a thread of its own, as in another process.
 //!
 //! It counts the connects that it sees; what millpond says of itself is not asked.
 
-use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
@@ -19,63 +16,69 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::DemoError;
+use super::closer::{self, Close};
 use crate::stats::counter::Counter;
+
+/// Where services and millponds listen. The loopback is all of 127.0.0.0/8, and its clients' own address
+/// is 127.0.0.1: so no other socket is taken for one of these because of its port.
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// What the thread of a service is called.
+pub(super) const SERVICE_THREAD: &str = "demo-service";
+
+/// What becomes of a connection after an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Behaviour {
+    /// It waits for the next request; the client ends it.
+    KeepsOpen,
+    /// The service ends it, in that manner.
+    ClosesFirst(Close),
+}
 
 /// The running service; dropping it ends its thread.
 pub(super) struct Service {
-    address: SocketAddr,
+    address: SocketAddrV4,
     connects: Arc<Counter>,
-    /// The kernel's account of its thread: proc_pid_schedstat, nanoseconds on a CPU first.
-    schedstat: Option<PathBuf>,
     stop: Option<DropGuard>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread tells once it listens.
-struct Started {
-    address: SocketAddr,
-    schedstat: Option<PathBuf>,
-}
-
 impl Service {
-    /// Listens on a free port of 127.0.0.1.
-    pub(super) fn start() -> io::Result<Self> {
+    /// Listens on a free port.
+    pub(super) fn start(behaviour: Behaviour) -> Result<Self, DemoError> {
+        Self::start_thread(behaviour).map_err(DemoError::Service)
+    }
+
+    fn start_thread(behaviour: Behaviour) -> io::Result<Self> {
         let connects = Arc::new(Counter::default());
         let stop = CancellationToken::new();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::Builder::new()
-            .name("demo-service".to_owned())
+            .name(SERVICE_THREAD.to_owned())
             .spawn({
                 let (connects, stop) = (Arc::clone(&connects), stop.clone());
-                move || serve(&tell, connects, &stop)
+                move || serve(behaviour, &tell, connects, &stop)
             })?;
         // The thread tells what became of it before it serves, or drops the sender.
-        let started = told
+        let address = told
             .recv()
             .map_err(|_| io::Error::other("its thread ended"))??;
         Ok(Self {
-            address: started.address,
+            address,
             connects,
-            schedstat: started.schedstat,
             stop: Some(stop.drop_guard()),
             thread: Some(thread),
         })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddrV4 {
         self.address
     }
 
     /// Connections accepted so far.
     pub(super) fn connects(&self) -> u64 {
         self.connects.read()
-    }
-
-    /// CPU time of the service's thread so far; `None` where the kernel keeps no account.
-    pub(super) fn cpu_time(&self) -> Option<Duration> {
-        let account = fs::read_to_string(self.schedstat.as_ref()?).ok()?;
-        let nanoseconds = account.split_whitespace().next()?.parse().ok()?;
-        Some(Duration::from_nanos(nanoseconds)).filter(|time| !time.is_zero())
     }
 }
 
@@ -90,18 +93,26 @@ impl Drop for Service {
 }
 
 /// The thread: listens, tells where or why not, and serves until it is stopped.
-fn serve(tell: &Sender<io::Result<Started>>, connects: Arc<Counter>, stop: &CancellationToken) {
-    let served = listen().map(|(runtime, listener, started)| {
-        let _ = tell.send(Ok(started)); // nobody receives only if `start` was unwound
-        let listener = listener.tap_io(move |stream| {
-            connects.increment();
-            let _ = stream.set_nodelay(true); // without it answers are late, not wrong
-        });
-        let router = Router::new().route("/client/{number}", get(answer));
+fn serve(
+    behaviour: Behaviour,
+    tell: &Sender<io::Result<SocketAddrV4>>,
+    connects: Arc<Counter>,
+    stop: &CancellationToken,
+) {
+    let served = listen().map(|(runtime, listener, address)| {
+        let _ = tell.send(Ok(address)); // nobody receives only if `start` was unwound
         runtime.block_on(async {
+            let serving = async {
+                match behaviour {
+                    Behaviour::KeepsOpen => keep_open(listener, connects).await,
+                    Behaviour::ClosesFirst(close) => {
+                        closer::serve(listener, &connects, close).await;
+                    }
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                _ = axum::serve(listener, router) => {}
+                () = serving => {}
             }
         });
     });
@@ -110,18 +121,22 @@ fn serve(tell: &Sender<io::Result<Started>>, connects: Arc<Counter>, stop: &Canc
     }
 }
 
-fn listen() -> io::Result<(Runtime, TcpListener, Started)> {
+fn listen() -> io::Result<(Runtime, TcpListener, SocketAddrV4)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-    let started = Started {
-        address: listener.local_addr()?,
-        schedstat: fs::read_link("/proc/thread-self")
-            .ok()
-            .map(|task| PathBuf::from("/proc").join(task).join("schedstat")),
-    };
-    Ok((runtime, listener, started))
+    let listener = runtime.block_on(TcpListener::bind((HOST, 0)))?;
+    let address = SocketAddrV4::new(HOST, listener.local_addr()?.port());
+    Ok((runtime, listener, address))
+}
+
+async fn keep_open(listener: TcpListener, connects: Arc<Counter>) {
+    let listener = listener.tap_io(move |stream| {
+        connects.increment();
+        let _ = stream.set_nodelay(true); // without it answers are late, not wrong
+    });
+    let router = Router::new().route("/client/{number}", get(answer));
+    let _ = axum::serve(listener, router).await; // it ends only with its thread
 }
 
 async fn answer(Path(number): Path<usize>) -> String {

@@ -1,104 +1,43 @@
-//! What was measured, side by side, and what it means.
+//! Tables, paragraphs and figures as a person reads them.
 
 use std::time::Duration;
 
-use super::{Leg, POOL_SIZE};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use textwrap::Options;
 
+/// Stands where there is nothing that could be counted.
 const NOT_THERE: &str = "–";
+const LINE_WIDTH: usize = 96;
 
-/// Prints the table, the costs included, and how to go on.
-pub(super) fn print(straight: &Leg, pooled: &Leg) {
-    let row = |name: &str, figure: &dyn Fn(&Leg) -> String| {
-        println!("{name:<52}{:>12}{:>18}", figure(straight), figure(pooled));
-    };
-    println!("{:<52}{:>12}{:>18}", "", "straight", "through millpond");
-    row("clients that got their answer", &|leg| {
-        count(leg.churn.latencies.len())
-    });
-    row("clients that failed", &|leg| {
-        count(leg.churn.failures.len())
-    });
-    row("  of them: connection reset by peer", &|leg| {
-        count(leg.churn.resets())
-    });
-    row("  of them: got an answer meant for another", &|leg| {
-        count(leg.churn.foreign())
-    });
-    row("connects that the service saw", &|leg| count(leg.connects));
-    row("TIME_WAIT towards the service, dialling side", &|leg| {
-        count(leg.at_service.dialling)
-    });
-    row("TIME_WAIT towards the service, service's side", &|leg| {
-        count(leg.at_service.listening)
-    });
-    row("TIME_WAIT towards millpond, clients' side", &|leg| {
-        leg.at_millpond
-            .map_or_else(absent, |time_wait| count(time_wait.dialling))
-    });
-    row("TIME_WAIT towards millpond, millpond's side", &|leg| {
-        leg.at_millpond
-            .map_or_else(absent, |time_wait| count(time_wait.listening))
-    });
-    row("clients a second", &|leg| count(per_second(leg)));
-    row("latency, median", &|leg| {
-        quantile(leg, 50).map_or_else(absent, time)
-    });
-    row("latency, 99 of 100 below", &|leg| {
-        quantile(leg, 99).map_or_else(absent, time)
-    });
-    row("the service's CPU for one client", &|leg| {
-        leg.service_cpu
-            .map_or_else(absent, |cpu| time(cpu / clients(leg)))
-    });
-    print_meaning(straight, pooled);
-    println!("\nIn front of your own service:");
-    println!(
-        "  millpond run --listen 127.0.0.1:8081 --upstream http://127.0.0.1:8080 --admin 127.0.0.1:9900"
-    );
-    println!("  then send your clients to port 8081 and look at http://127.0.0.1:9900/metrics");
+/// A table whose first column names what the others count. A heading may have several lines.
+pub(super) fn table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut table = Table::new();
+    let under_the_headings = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(under_the_headings));
+    table.set_header(headings);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
 }
 
-fn print_meaning(straight: &Leg, pooled: &Leg) {
-    let left_straight = straight.at_service.dialling + straight.at_service.listening;
-    println!("\nWho ends a connection first keeps TIME_WAIT, for 60 s; these clients did.");
-    println!(
-        "Straight, {} of them towards the service; each holds a port of the dialling host.",
-        count(left_straight)
-    );
-    if (left_straight as u64) < straight.connects {
-        println!("(Loopback gives a port out again after one second, so some are gone already.)");
-    }
-    println!(
-        "Through millpond, with a pool of {POOL_SIZE}, the service saw {} connects.",
-        count(pooled.connects)
-    );
-    if let Some(at_millpond) = pooled.at_millpond {
-        println!(
-            "The clients' own leg keeps its TIME_WAIT: {} towards millpond. A Unix socket has none.",
-            count(at_millpond.dialling + at_millpond.listening)
-        );
-    }
-    if let Some(stopped) = pooled.at_service_stopped {
-        println!(
-            "When millpond stopped, it closed its pool: then {} were in TIME_WAIT towards the service.",
-            count(stopped.dialling + stopped.listening)
-        );
-    }
-    if let (Some(before), Some(after)) = (quantile(straight, 50), quantile(pooled, 50)) {
-        println!(
-            "The price is one more hop: the median client took {} straight, {} through millpond.",
-            time(before),
-            time(after)
-        );
-    }
+/// A text in lines of a width that can be read.
+pub(super) fn paragraph(text: &str) -> String {
+    textwrap::fill(text, LINE_WIDTH)
 }
 
-fn absent() -> String {
-    NOT_THERE.to_owned()
+/// One of several things to say.
+pub(super) fn point(text: &str) -> String {
+    let options = Options::new(LINE_WIDTH).initial_indent("- ");
+    textwrap::fill(text, options.subsequent_indent("  "))
 }
 
 /// `12,345`
-fn count(number: impl TryInto<u64>) -> String {
+pub(super) fn count(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -110,7 +49,7 @@ fn count(number: impl TryInto<u64>) -> String {
     grouped
 }
 
-fn time(duration: Duration) -> String {
+pub(super) fn time(duration: Duration) -> String {
     let us = duration.as_secs_f64() * 1e6;
     if us < 1e3 {
         format!("{us:.0} µs")
@@ -119,21 +58,33 @@ fn time(duration: Duration) -> String {
     }
 }
 
-fn clients(leg: &Leg) -> u32 {
-    u32::try_from(leg.churn.clients())
-        .unwrap_or(u32::MAX)
-        .max(1)
+/// The figure, or that there is none.
+pub(super) fn or_not_there<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| NOT_THERE.to_owned(), show)
 }
 
-fn per_second(leg: &Leg) -> u64 {
-    let rate = leg.churn.latencies.len() as f64 / leg.churn.duration.as_secs_f64().max(1e-9);
-    rate as u64
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
 
-/// The latency that `percent` of the answered clients did not exceed; `None`: nobody was answered.
-fn quantile(leg: &Leg, percent: usize) -> Option<Duration> {
-    let latencies = &leg.churn.latencies;
-    latencies
-        .get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1)))
-        .copied()
+    use super::*;
+
+    #[test]
+    fn figures_are_grouped_and_times_have_a_unit() {
+        let counts = [0, 999, 1_000, 1_234_567].map(|number: u64| count(number));
+        assert_eq!(counts, ["0", "999", "1,000", "1,234,567"]);
+        let times = [999, 1_000, 12_345].map(|us| time(Duration::from_micros(us)));
+        assert_eq!(times, ["999 µs", "1.00 ms", "12.35 ms"]);
+    }
+
+    #[test]
+    fn figures_end_where_their_headings_end() {
+        let row = ["straight".to_owned(), count(5_u32)];
+        let text = table(["way", "could not\nconnect"], [row]);
+        let ends = ["could not", "connect", "5"].map(|word| {
+            let line = text.lines().find(|line| line.ends_with(word));
+            line.unwrap().len()
+        });
+        assert_eq!(ends, [ends[0]; 3], "{text}");
+    }
 }
