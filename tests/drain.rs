@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::client;
+use support::client::{self, Client};
 use support::message::{Wire, pattern};
 use support::process::run;
 use support::proxy::{Config, Proxy};
@@ -329,11 +329,52 @@ fn answer(target: &str) -> Vec<u8> {
 
 #[test]
 fn drains_under_churn_reset_nobody_and_lose_no_answer() {
+    drains_under_churn(|config| config);
+}
+
+#[test]
+fn drains_without_a_right_to_filter_reset_nobody_either() {
+    drains_under_churn(Config::unprivileged);
+}
+
+#[test]
+fn a_dual_stack_listener_without_a_right_to_filter_lets_nobody_new_in() {
+    let gate = Gate::new();
+    let service = gated(&gate);
+    let proxy = Config::to(service.address())
+        .listen("[::]:0")
+        .unprivileged()
+        .start();
+    let port = proxy.address().port();
+    let address = |host: &str| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
+    let mut clients: Vec<_> = ["127.0.0.1", "[::1]"]
+        .map(|host| Client::dial(address(host)))
+        .into();
+    for (number, client) in (1..).zip(&mut clients) {
+        client.send(client::get("/"));
+        service.wait_requests(number);
+    }
+    drain(&proxy, Signal::SIGTERM);
+    for host in ["127.0.0.1", "[::1]"] {
+        wait::until("nobody new gets in", || {
+            Socket::try_dial(address(host)).is_err().then_some(())
+        });
+    }
+    gate.open_for_all();
+    for mut client in clients {
+        assert_eq!(client.read("GET").status(), 200);
+        client.expect_fin();
+    }
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+fn drains_under_churn(configure: impl Fn(Config) -> Config) {
     let drains = std::env::var("MILLPOND_DRAINS").map_or(10, |count| count.parse().unwrap());
     let service = Service::replying(|request| answer(request.head.target()));
     let seen = Seen::default();
     for round in 0..drains {
-        let proxy = Config::to(service.address()).pool("size = 8").start();
+        let config = Config::to(service.address()).pool("size = 8");
+        let proxy = configure(config).start();
         let (address, over) = (proxy.address(), Flag::default());
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..24)

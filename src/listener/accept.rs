@@ -101,13 +101,14 @@ impl Accepting {
                 let limit = || self.rules.current().listener.max_sessions;
                 rules.sessions.below(limit).await;
             }
-            let accepting = self.listener.accept();
             let accepted = match door {
-                Door::Limited => accepting.await,
-                Door::Emptying { until } => match timeout_at(until.into(), accepting).await {
-                    Ok(accepted) => accepted,
-                    Err(_nobody) => return,
-                },
+                Door::Limited => self.listener.accept().await,
+                Door::Emptying { until } => {
+                    match timeout_at(until.into(), self.listener.accept_last()).await {
+                        Ok(accepted) => accepted,
+                        Err(_nobody) => return,
+                    }
+                }
             };
             match accepted {
                 Ok((transport, peer)) => {

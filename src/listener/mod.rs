@@ -14,7 +14,7 @@ mod bind;
 mod inherit;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +96,15 @@ impl Listener {
     /// Who holds it open.
     pub fn holder(&self) -> Holder {
         self.holder
+    }
+
+    /// Accepts one connection after [`Listener::shut_out`].
+    pub async fn accept_last(&self) -> io::Result<(Transport, Peer)> {
+        let (transport, peer) = self.accept().await?;
+        if transport.is_tcp() {
+            socket::readmit(transport.as_fd())?;
+        }
+        Ok((transport, peer))
     }
 
     /// Accepts one connection.

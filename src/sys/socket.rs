@@ -4,9 +4,9 @@
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef};
 
 /// Bytes written that the peer's kernel has not acknowledged (tcp(7), `SIOCOUTQ`). On a Unix socket:
 /// memory held by what the peer's program has not read, which is 0 exactly when it has read all.
@@ -44,13 +44,23 @@ pub fn set_local_ports(socket: BorrowedFd<'_>, ports: &RangeInclusive<u16>) -> i
     // include/uapi/linux/in.h; libc does not name it.
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
     let value = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
+    set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, value)
+}
+
+/// Sets an option that takes 32 bits and that socket2 has no method for.
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: u32,
+) -> io::Result<()> {
     // SAFETY: the descriptor is open while it is borrowed, and the kernel reads as many bytes as
     // the value has, from a place that lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            IP_LOCAL_PORT_RANGE,
+            level,
+            option,
             (&raw const value).cast(),
             size_of_val(&value) as libc::socklen_t,
         )
@@ -61,10 +71,41 @@ pub fn set_local_ports(socket: BorrowedFd<'_>, ports: &RangeInclusive<u16>) -> i
     }
 }
 
-/// Makes a listening TCP socket drop SYNs without an answer (socket(7), `SO_ATTACH_FILTER`), so that
-/// what waits in its accept queue can be accepted and nothing new comes in behind it. Dialers send
-/// their SYN again after a second and find the successor, or nobody.
+/// Makes a listening TCP socket drop SYNs without an answer, so that what waits in its accept queue
+/// can be accepted and nothing new comes in behind it. Dialers send their SYN again after a second
+/// and find the successor, or nobody. What is accepted afterwards must be [`readmit`]ted.
+///
+/// By a socket filter; where the kernel lets only `CAP_NET_ADMIN` set one, by a hop limit that no
+/// segment from anywhere meets unless its sender starts at 255 and is the next hop.
 pub fn drop_new_connections(listener: &SockRef<'_>) -> io::Result<()> {
+    match drop_syns(listener) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            set_hops_min(listener.as_fd(), HOPS_MAX)
+        }
+        result => result,
+    }
+}
+
+/// Lifts from an accepted connection what it has inherited of [`drop_new_connections`].
+pub fn readmit(accepted: BorrowedFd<'_>) -> io::Result<()> {
+    set_hops_min(accepted, 0)
+}
+
+const HOPS_MAX: u32 = 255;
+
+/// The least hop limit of a segment that is not dropped (ip(7) `IP_MINTTL`; include/uapi/linux/in6.h
+/// `IPV6_MINHOPCOUNT`; RFC 5082). A handshake that is under way at a listener is not affected.
+fn set_hops_min(socket: BorrowedFd<'_>, hops: u32) -> io::Result<()> {
+    const IPV6_MINHOPCOUNT: libc::c_int = 73;
+    // An IPv6 socket may carry IPv4 too, and takes both options.
+    if SockRef::from(&socket).domain()? == Domain::IPV6 {
+        set_option(socket, libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops)?;
+    }
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, hops)
+}
+
+/// By a filter (socket(7), `SO_ATTACH_FILTER`).
+fn drop_syns(listener: &SockRef<'_>) -> io::Result<()> {
     // The classic BPF program sees a segment from its TCP header on; flags are its 14th byte.
     const FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;

@@ -114,6 +114,15 @@ impl Config {
         self
     }
 
+    /// Starts millpond without the right to put a filter on a socket.
+    pub fn unprivileged(self) -> Self {
+        self.through(&[
+            "setpriv",
+            "--bounding-set=-net_admin",
+            "--inh-caps=-net_admin",
+        ])
+    }
+
     /// Starts millpond with so many descriptors at most.
     pub fn descriptors(self, max: u32) -> Self {
         self.through(&["prlimit", &format!("--nofile={max}:{max}")])
