@@ -671,3 +671,37 @@ fn fill(client: &mut Client) -> usize {
     client.socket.set_patience(PATIENCE);
     sent
 }
+
+#[test]
+fn a_request_that_went_out_in_part_is_not_sent_elsewhere() {
+    let gate = Gate::new();
+    let service = Service::start({
+        let gate = gate.clone();
+        move |mut connection| {
+            if let Ok(line) = connection.through(b"\n") {
+                connection.write(line);
+                gate.pass();
+                connection.write("late\n");
+            }
+        }
+    });
+    let proxy = started(&service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut client = proxy.client();
+    proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
+    // What follows is there at once: more than one read of the client, and the service's end.
+    proxy.signal(Signal::SIGSTOP);
+    client.send(pattern(1, 60_000));
+    gate.open();
+    wait::until("the service has closed", || {
+        (service.open() == 0).then_some(())
+    });
+    proxy.signal(Signal::SIGCONT);
+    assert_eq!(client.end(), (Vec::new(), End::Fin));
+    drop(client);
+    let now = proxy.wait_listener("refusals/crossed_answer", 1);
+    assert_eq!(now.sum("/upstreams/service/retries"), 0, "{:#}", now.0);
+    assert_eq!(service.accepted(), 1);
+    proxy.finish();
+}

@@ -202,23 +202,23 @@ impl Tunnel {
             facts.add_read_bytes(bytes.len() as u64);
             true
         };
+        let mut written = 0;
         let moved = self
             .to_service
-            .poll(socket, inbound, service, context, hear)
-            .and_then(|bytes| self.pass_clients_fin(client, service).map(|()| bytes));
-        match moved {
-            Ok(bytes) => {
-                self.burst_bytes += bytes;
-                Ok(bytes)
+            .poll(socket, inbound, service, &mut written, context, hear);
+        self.burst_bytes += written;
+        match moved.and_then(|()| self.pass_clients_fin(client, service)) {
+            Ok(()) => {}
+            Err(Failed::Source | Failed::Foreign) => {
+                return Err(TunnelEnd::Reset(Side::Downstream));
             }
-            Err(Failed::Source | Failed::Foreign) => Err(TunnelEnd::Reset(Side::Downstream)),
             Err(Failed::Sink) => {
                 // What the service sent before it went is still to be delivered.
                 self.to_service = Direction::Shut;
                 self.broken.get_or_insert(Side::Upstream);
-                Ok(0)
             }
         }
+        Ok(written)
     }
 
     /// Passes the client's FIN on once everything before it is written, or keeps it from a service
@@ -259,25 +259,26 @@ impl Tunnel {
             true
         };
         let socket = &mut client.transport;
+        let mut written = 0;
+        let from_service = &mut self.from_service;
         let moved = self
             .to_client
-            .poll(service, &mut self.from_service, socket, context, hear)
-            .and_then(|bytes| self.pass_services_fin(client).map(|()| bytes));
-        match moved {
-            Ok(bytes) => Ok(bytes),
-            Err(Failed::Source) => Err(TunnelEnd::Reset(Side::Upstream)),
+            .poll(service, from_service, socket, &mut written, context, hear);
+        match moved.and_then(|()| self.pass_services_fin(client)) {
+            Ok(()) => {}
+            Err(Failed::Source) => return Err(TunnelEnd::Reset(Side::Upstream)),
             Err(Failed::Foreign) => {
                 let is_unsent = self.burst_bytes == 0;
-                Err(TunnelEnd::Crossed { is_unsent })
+                return Err(TunnelEnd::Crossed { is_unsent });
             }
             Err(Failed::Sink) => {
                 // What the client sent before it went is still to be delivered.
                 self.to_client = Direction::Shut;
                 self.from_service.consume(self.from_service.filled().len());
                 self.broken.get_or_insert(Side::Downstream);
-                Ok(0)
             }
         }
+        Ok(written)
     }
 
     /// Passes the service's FIN on once everything before it is written. One from a service that is
@@ -358,19 +359,19 @@ impl Tunnel {
 }
 
 impl Direction {
-    /// Moves bytes until one of the two sides has to be waited for; how many were written. What is
-    /// read is shown to `hear`, which says whether it may go on.
+    /// Moves bytes until one of the two sides has to be waited for, and adds to `written` what was
+    /// written, also where it fails. What is read is shown to `hear`, which says whether it may go on.
     fn poll(
         &mut self,
         source: &mut Transport,
         buffer: &mut Buffer,
         sink: &mut Transport,
+        written: &mut u64,
         context: &mut Context<'_>,
         mut hear: impl FnMut(&Transport, &[u8]) -> bool,
-    ) -> Result<u64, Failed> {
-        let mut written = 0;
+    ) -> Result<(), Failed> {
         while *self != Self::Shut {
-            match poll_empty(buffer, sink, &mut written, context) {
+            match poll_empty(buffer, sink, written, context) {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Err(Failed::Sink),
                 Poll::Ready(Ok(())) => {}
@@ -387,7 +388,7 @@ impl Direction {
                 Poll::Ready(Err(_)) => return Err(Failed::Source),
             }
         }
-        Ok(written)
+        Ok(())
     }
 }
 
