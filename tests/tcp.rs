@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::client::Client;
 use support::message::pattern;
+use support::process::run;
 use support::proxy::{Config, Proxy, Snapshot};
 use support::socket::{End, Socket};
 use support::upstream::{Connection, Service};
@@ -704,4 +705,101 @@ fn a_request_that_went_out_in_part_is_not_sent_elsewhere() {
     assert_eq!(now.sum("/upstreams/service/retries"), 0, "{:#}", now.0);
     assert_eq!(service.accepted(), 1);
     proxy.finish();
+}
+
+/// A service that says something before it has read what its client sent, and answers once it has.
+fn interim(gate: &Gate) -> (Service, Receiver<Seen>) {
+    let gate = gate.clone();
+    scripted(move |mut connection, tell| {
+        gate.pass();
+        connection.write("interim\n");
+        gate.pass();
+        tell.send(connection.until_end()).unwrap();
+        connection.write("answer\n");
+    })
+}
+
+/// The client's FIN comes behind `sent` bytes and before their answer, so the service is told of it.
+fn is_told_of_the_fin(
+    proxy: &Proxy,
+    client: &mut Client,
+    sent: usize,
+    gate: &Gate,
+    observed: &Receiver<Seen>,
+) {
+    wait_read(proxy, sent);
+    gate.open();
+    assert_eq!(client.through(b"\n").unwrap(), b"interim\n");
+    client.socket.half_close();
+    assert!(client.socket.stays_silent(Duration::from_millis(100)));
+    gate.open();
+    let (up, end) = seen(observed);
+    assert_eq!((up.len(), end), (sent, End::Fin));
+    let (down, end) = client.end();
+    assert_eq!((down.as_slice(), end), (b"answer\n".as_slice(), End::Fin));
+    proxy.wait_upstream("discards/reuse_unanswered", 1);
+}
+
+fn wait_read(proxy: &Proxy, bytes: usize) {
+    let read = format!("\"read_bytes\":{bytes},");
+    proxy.wait_until(&read, |_| {
+        proxy.admin("GET", "/api/v1/sessions").1.contains(&read)
+    });
+}
+
+#[test]
+fn a_word_of_the_service_while_it_is_still_being_told_is_no_answer() {
+    let gate = Gate::new();
+    let (service, observed) = interim(&gate);
+    let proxy = started(&service, PROMISED);
+    let mut client = proxy.client();
+    // All of it is written, and more than the service's kernel takes unread.
+    client.send(pattern(1, 1_000_000));
+    is_told_of_the_fin(&proxy, &mut client, 1_000_000, &gate, &observed);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn a_word_of_the_service_before_the_rest_is_written_is_no_answer() {
+    let gate = Gate::new();
+    let (service, observed) = interim(&gate);
+    let proxy = started(&service, PROMISED);
+    let mut client = proxy.client();
+    let mut sent = 1_000_000;
+    client.send(pattern(1, sent));
+    wait_read(&proxy, sent);
+    // Until millpond holds some of the last piece, which it can't write.
+    while is_written(&service, sent) {
+        client.send(pattern(1, 16_384));
+        sent += 16_384;
+        wait_read(&proxy, sent);
+    }
+    is_told_of_the_fin(&proxy, &mut client, sent, &gate, &observed);
+    drop(client);
+    proxy.finish();
+}
+
+/// Whether so many bytes are written to the service, or soon will be.
+fn is_written(service: &Service, bytes: usize) -> bool {
+    let end = wait::now() + Duration::from_millis(200);
+    while queued(service) != bytes {
+        if wait::now() > end {
+            return false;
+        }
+        wait::pace(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Bytes that are written to the service and not read, in the kernel's queues.
+fn queued(service: &Service) -> usize {
+    let port = service.socket_address().port();
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let listing = run("ss", &["-tnH", "state", "established", &filter]);
+    let queues = listing.lines().flat_map(|line| {
+        let columns = line.split_whitespace();
+        columns.take(2).map(|bytes| bytes.parse::<usize>().unwrap())
+    });
+    queues.sum()
 }

@@ -28,13 +28,18 @@ impl Transcript {
         }
     }
 
+    /// Something that the client had said was written to the service only now.
+    pub fn service_was_told(&mut self) {
+        self.last = Some(Side::Downstream);
+    }
+
     /// The service said something that can be an answer to the client's last word.
     pub fn service_said(&mut self) {
         self.service_interjected();
         self.last = Some(Side::Upstream);
     }
 
-    /// The service said something that was under way before the client's last word reached it.
+    /// The service said something that was under way before all of the client's last word reached it.
     pub fn service_interjected(&mut self) {
         self.first.get_or_insert(Side::Upstream);
         self.service_has_spoken = true;
@@ -91,6 +96,9 @@ mod tests {
         assert!(!of(&[Some(b"a")]).is_answered());
         assert!(of(&[Some(b"a"), None]).is_answered());
         assert!(!of(&[Some(b"a"), None, Some(b"b")]).is_answered());
+        let mut transcript = of(&[Some(b"a"), None]);
+        transcript.service_was_told();
+        assert!(!transcript.is_answered());
     }
 
     #[test]

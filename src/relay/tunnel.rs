@@ -24,7 +24,7 @@ use socket2::SockRef;
 
 use super::buffer::Buffer;
 use super::client::Client;
-use super::crossing::is_crossed;
+use super::crossing::{Heard, heard};
 use super::transcript::Transcript;
 use crate::close::Side;
 use crate::stats::sessions::Command;
@@ -206,7 +206,10 @@ impl Tunnel {
         let moved = self
             .to_service
             .poll(socket, inbound, service, &mut written, context, hear);
-        self.burst_bytes += written;
+        if written > 0 {
+            self.burst_bytes += written;
+            self.transcript.service_was_told();
+        }
         match moved.and_then(|()| self.pass_clients_fin(client, service)) {
             Ok(()) => {}
             Err(Failed::Source | Failed::Foreign) => {
@@ -248,15 +251,20 @@ impl Tunnel {
         let burst_bytes = &mut self.burst_bytes;
         let hear = |service: &Transport, _: &[u8]| {
             let is_judged = rules.quiet.is_some() && !transcript.is_answered();
-            if is_judged && is_crossed(service, *burst_bytes) {
-                // The first bytes for this client can't be these; later ones are its own, but no answer.
-                let is_foreign = rules.has_served && !transcript.service_has_spoken();
+            let heard = match is_judged {
+                true => heard(service, *burst_bytes),
+                false => Heard::All,
+            };
+            // The first bytes for this client can't be these; later ones are its own, but no answer.
+            let is_foreign =
+                heard == Heard::Nothing && rules.has_served && !transcript.service_has_spoken();
+            if heard == Heard::All {
+                transcript.service_said();
+                *burst_bytes = 0;
+            } else {
                 transcript.service_interjected();
-                return !is_foreign;
             }
-            transcript.service_said();
-            *burst_bytes = 0;
-            true
+            !is_foreign
         };
         let socket = &mut client.transport;
         let mut written = 0;
