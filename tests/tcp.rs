@@ -803,3 +803,31 @@ fn queued(service: &Service) -> usize {
     });
     queues.sum()
 }
+
+#[test]
+fn a_greeting_is_recognised_where_its_client_has_spoken_already() {
+    let service = Service::start(|mut connection| {
+        connection.write("220 hello\n");
+        while let Ok(line) = connection.through(b"\n") {
+            connection.write(line);
+        }
+    });
+    let proxy = config(&service, PROMISED)
+        .pool("min_idle = 1")
+        .listener("max_sessions = 1")
+        .start();
+    let mut first = proxy.client();
+    assert_eq!(first.through(b"\n").unwrap(), b"220 hello\n");
+    proxy.wait_until("the next spare is there", |now| now.endpoint("idle") == 1);
+    // Its bytes are there before anybody serves it.
+    let mut second = proxy.client();
+    second.send("a\n");
+    drop(first);
+    assert_eq!(second.through(b"\n").unwrap(), b"220 hello\n");
+    assert_eq!(second.through(b"\n").unwrap(), b"a\n");
+    second.socket.half_close();
+    second.expect_fin();
+    drop(second);
+    proxy.wait_upstream("discards/reuse_greeting", 2);
+    proxy.finish();
+}

@@ -80,6 +80,8 @@ pub struct TunnelRules {
     pub quiet: Option<Duration>,
     /// It has served others before, so that what comes from it may be meant for one of them.
     pub has_served: bool,
+    /// The service has said something already, which waits to be read.
+    pub is_greeted: bool,
 }
 
 /// A tunnel; `from_service` may hold what the service has sent already.
@@ -101,6 +103,9 @@ pub async fn run(
         transcript: Transcript::default(),
         burst_bytes: 0,
     };
+    if rules.is_greeted {
+        tunnel.transcript.service_greets();
+    }
     if !client.inbound.is_empty() {
         tunnel.transcript.client_said(client.inbound.filled());
     }
@@ -258,11 +263,13 @@ impl Tunnel {
             // The first bytes for this client can't be these; later ones are its own, but no answer.
             let is_foreign =
                 heard == Heard::Nothing && rules.has_served && !transcript.service_has_spoken();
-            if heard == Heard::All {
-                transcript.service_said();
-                *burst_bytes = 0;
-            } else {
-                transcript.service_interjected();
+            match heard {
+                Heard::Nothing => transcript.service_spoke_unasked(),
+                Heard::Part => transcript.service_interjected(),
+                Heard::All => {
+                    transcript.service_said();
+                    *burst_bytes = 0;
+                }
             }
             !is_foreign
         };

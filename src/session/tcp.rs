@@ -78,7 +78,7 @@ async fn lend(session: &mut Session, fresh: bool) -> Result<Lease, SessionEnd> {
 
 async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
     session.note_endpoint(&lease);
-    let Some(mut lease) = usable(lease) else {
+    let Some((mut lease, look)) = usable(lease) else {
         return Carried::Stale;
     };
     if session.exchanges() == 0 {
@@ -91,6 +91,8 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
         half_closed: session.rules.listener.half_close_timeout,
         quiet,
         has_served: lease.connection().exchanges > 0,
+        // Once the client has spoken too, it could not be told from an answer.
+        is_greeted: look == Look::Bytes,
     };
     let service = &mut lease.connection_mut().transport;
     let nothing = Buffer::new(0);
@@ -124,17 +126,18 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
     Carried::Ended(session_end, None)
 }
 
-/// Looks once more whether the connection is as it should be. A new one may hold a greeting, which is
-/// this client's.
-fn usable(mut lease: Lease) -> Option<Lease> {
+/// Looks once more whether the connection is as it should be, and what is in it. A new one may hold a
+/// greeting, which is this client's.
+fn usable(mut lease: Lease) -> Option<(Lease, Look)> {
     if !lease.is_reused() {
-        return Some(lease);
+        return Some((lease, Look::Quiet));
     }
     let connection = lease.connection_mut();
-    let (reason, seen) = match connection.ask_kernel() {
-        Look::Quiet => return Some(lease),
+    let look = connection.ask_kernel();
+    let (reason, seen) = match look {
+        Look::Quiet => return Some((lease, look)),
         Look::Bytes if connection.exchanges == 0 => match connection.transport.rearm() {
-            Ok(()) => return Some(lease),
+            Ok(()) => return Some((lease, look)),
             Err(_no_descriptor) => (DiscardReason::IdleBytes, Seen::Open),
         },
         Look::Bytes => (DiscardReason::CrossedAnswer, Seen::Open),
