@@ -831,3 +831,26 @@ fn a_greeting_is_recognised_where_its_client_has_spoken_already() {
     proxy.wait_upstream("discards/reuse_greeting", 2);
     proxy.finish();
 }
+
+#[test]
+fn an_answer_that_outlasts_a_half_close_ends_at_its_limit_and_not_as_if_it_were_whole() {
+    let service = Service::start(|mut connection| {
+        connection.through(b"\n").unwrap();
+        while connection.write("tick\n") {
+            wait::pace(Duration::from_millis(10));
+        }
+    });
+    for tcp in [&[], &["reuse = \"promised\"", "quiet = \"500ms\""][..]] {
+        let proxy = config(&service, tcp)
+            .listener("half_close_timeout = \"1s\"")
+            .start();
+        let mut client = proxy.client();
+        assert_eq!(ask(&mut client, "a"), "tick\n");
+        client.socket.half_close();
+        let how = ["initiator=millpond", "phase=close", "manner=timeout"];
+        proxy.wait_until("it ended so", |now| now.session_ends(&how) == 1);
+        assert_eq!(client.end().1, End::Reset);
+        drop(client);
+        proxy.finish();
+    }
+}

@@ -61,6 +61,12 @@ pub enum TunnelEnd {
         /// The other side was told: its FIN was passed on.
         is_passed: bool,
     },
+    /// The service was still answering a client that had said FIN when the half-close limit passed:
+    /// its answer is cut short.
+    Outlasted {
+        /// The service was told of the client's FIN.
+        is_passed: bool,
+    },
     /// One of the limits passed while this side would not take what was read for it: those bytes
     /// are lost, and neither side may take the end for one in order.
     Withheld(Side),
@@ -100,6 +106,7 @@ pub async fn run(
         broken: None,
         first_end: None,
         is_fin_kept: false,
+        outlasts_client: false,
         transcript: Transcript::default(),
         burst_bytes: 0,
     };
@@ -129,6 +136,8 @@ struct Tunnel {
     first_end: Option<(Side, Instant)>,
     /// The client's FIN came after the service's last word, and the service was not told.
     is_fin_kept: bool,
+    /// The service's bytes have gone to a client that had said FIN before.
+    outlasts_client: bool,
     transcript: Transcript,
     /// Bytes written to the service since it last spoke.
     burst_bytes: u64,
@@ -161,6 +170,7 @@ impl Tunnel {
             Ok(bytes) => bytes,
             Err(end) => return Poll::Ready(end),
         };
+        let has_client_ended = self.to_service != Direction::Open;
         let down = match self.poll_down(client, service, context) {
             Ok(bytes) => bytes,
             Err(end) => return Poll::Ready(end),
@@ -169,6 +179,7 @@ impl Tunnel {
             self.moved_at = clock::now();
             client.facts.add_written_bytes(down);
         }
+        self.outlasts_client |= has_client_ended && down > 0;
         client.has_ended = self.to_service != Direction::Open && self.broken.is_none();
         match self.broken {
             Some(Side::Upstream) if self.to_client == Direction::Shut => {
@@ -318,23 +329,17 @@ impl Tunnel {
 
     /// When the tunnel ends if nothing happens before, and how.
     fn deadline(&self, client: &Client, command: Command) -> (Instant, TunnelEnd) {
-        let is_delivered = self.from_service.is_empty() && client.inbound.is_empty();
-        if let Some(quiet) = self.rules.quiet.filter(|_| is_delivered) {
-            let quiet_at = self.moved_at + quiet;
-            if self.is_fin_kept {
-                return (quiet_at, TunnelEnd::Quiet);
-            }
-            if command == Command::Drain && self.first_end.is_none() && self.is_at_rest() {
-                return (quiet_at, TunnelEnd::Drained);
-            }
-        }
         let half_closed = self.rules.half_closed;
         let (deadline, end) = match (self.broken, self.first_end) {
             // One side is gone, and the other is only slow to take what it left.
             (Some(side), _) => (self.moved_at + half_closed, TunnelEnd::Reset(side)),
             (None, Some((ended, at))) => {
                 let is_passed = self.is_passed(ended);
-                (at + half_closed, TunnelEnd::HalfClosed { ended, is_passed })
+                let end = match self.outlasts_client {
+                    true => TunnelEnd::Outlasted { is_passed },
+                    false => TunnelEnd::HalfClosed { ended, is_passed },
+                };
+                (at + half_closed, end)
             }
             (None, None) => (self.moved_at + self.rules.idle, TunnelEnd::Idle),
         };
@@ -345,7 +350,26 @@ impl Tunnel {
         } else {
             None
         };
-        (deadline, withheld.map_or(end, TunnelEnd::Withheld))
+        if let Some(side) = withheld {
+            return (deadline, TunnelEnd::Withheld(side));
+        }
+        match self.quiet_end(command) {
+            // A service that is never quiet for so long has no more time than any other.
+            Some((quiet_at, quiet)) if quiet_at <= deadline => (quiet_at, quiet),
+            _ => (deadline, end),
+        }
+    }
+
+    /// When the service will have been quiet for long enough, and how the tunnel ends then, if it may.
+    fn quiet_end(&self, command: Command) -> Option<(Instant, TunnelEnd)> {
+        let quiet_at = self.moved_at + self.rules.quiet?;
+        if self.is_fin_kept {
+            Some((quiet_at, TunnelEnd::Quiet))
+        } else if command == Command::Drain && self.first_end.is_none() && self.is_at_rest() {
+            Some((quiet_at, TunnelEnd::Drained))
+        } else {
+            None
+        }
     }
 
     fn is_shut(&self) -> bool {

@@ -152,7 +152,9 @@ fn usable(mut lease: Lease) -> Option<(Lease, Look)> {
 fn outcome(end: TunnelEnd) -> ExchangeOutcome {
     match end {
         TunnelEnd::Fin { .. } | TunnelEnd::Quiet | TunnelEnd::Drained => ExchangeOutcome::Completed,
-        TunnelEnd::Reset(Side::Upstream) | TunnelEnd::Crossed { .. } => ExchangeOutcome::Truncated,
+        TunnelEnd::Reset(Side::Upstream)
+        | TunnelEnd::Crossed { .. }
+        | TunnelEnd::Outlasted { .. } => ExchangeOutcome::Truncated,
         TunnelEnd::Reset(Side::Downstream)
         | TunnelEnd::Idle
         | TunnelEnd::HalfClosed { .. }

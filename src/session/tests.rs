@@ -63,6 +63,7 @@ fn ends() -> Vec<SessionEnd> {
             ended: Side::Upstream,
             is_passed: true,
         },
+        TunnelEnd::Outlasted { is_passed: true },
         TunnelEnd::Quiet,
         TunnelEnd::Drained,
         TunnelEnd::Crossed { is_unsent: false },

@@ -314,6 +314,18 @@ pub(super) fn on_tunnel(
             }
             (DiscardReason::TunnelTimeout, seen, end)
         }
+        TunnelEnd::Outlasted { is_passed } => {
+            let seen = match is_passed {
+                true => Seen::HalfClosed,
+                false => Seen::Open,
+            };
+            let end = SessionEnd {
+                termination: termination(Initiator::Millpond, Phase::Close, Manner::Timeout),
+                // A FIN would say that its answer is whole.
+                closing: Closing::ResetAfterDelivery(ResetCause::Operator),
+            };
+            (DiscardReason::TunnelTimeout, seen, end)
+        }
         TunnelEnd::Cut => (
             DiscardReason::Cancelled,
             Seen::MidResponse,
