@@ -673,37 +673,100 @@ fn fill(client: &mut Client) -> usize {
     sent
 }
 
-#[test]
-fn a_request_that_went_out_in_part_is_not_sent_elsewhere() {
-    let gate = Gate::new();
-    let service = Service::start({
-        let gate = gate.clone();
-        move |mut connection| {
-            if let Ok(line) = connection.through(b"\n") {
-                connection.write(line);
-                gate.pass();
-                connection.write("late\n");
-            }
+/// A service whose first connection answers one line, and says more when the gate opens.
+fn talkative(
+    gate: &Gate,
+    more: &'static str,
+    then: impl Fn(Connection) + Send + Sync + 'static,
+) -> Service {
+    let gate = gate.clone();
+    Service::start(move |mut connection| {
+        if connection.number == 0 {
+            let line = connection.through(b"\n").unwrap();
+            connection.write(line);
+            gate.pass();
+            connection.write(more);
+            return then(connection);
         }
+        let request = connection.exactly(60_000).unwrap();
+        assert!(request == pattern(1, 60_000), "the whole of it");
+        connection.write("whole\n");
+        connection.until_end();
+    })
+}
+
+/// Stops millpond where it is, until SIGCONT.
+fn stop(proxy: &Proxy) {
+    proxy.signal(Signal::SIGSTOP);
+    let tasks = format!("/proc/{}/task", proxy.process().pid());
+    wait::until("every thread has stopped", || {
+        let mut states = std::fs::read_dir(&tasks).unwrap().map(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            // The state stands behind the name, which is in brackets (proc_pid_stat(5)).
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        });
+        states.all(|is_stopped| is_stopped).then_some(())
     });
-    let proxy = started(&service, PROMISED);
+}
+
+/// A client that is lent the service's first connection, which says more at the moment that the
+/// client speaks, is served by another, and whole.
+fn is_served_by_another(service: &Service, gate: &Gate, how_it_ends: impl Fn()) {
+    let proxy = started(service, PROMISED);
     assert_eq!(ask_once(&proxy, "a"), "a\n");
     proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
     let mut client = proxy.client();
     proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
-    // What follows is there at once: more than one read of the client, and the service's end.
-    proxy.signal(Signal::SIGSTOP);
+    // What follows is all there at once, the client's more than one read of it.
+    stop(&proxy);
     client.send(pattern(1, 60_000));
     gate.open();
-    wait::until("the service has closed", || {
-        (service.open() == 0).then_some(())
-    });
+    how_it_ends();
     proxy.signal(Signal::SIGCONT);
-    assert_eq!(client.end(), (Vec::new(), End::Fin));
+    assert_eq!(client.through(b"\n").unwrap(), b"whole\n");
+    assert_eq!(proxy.snapshot().upstream("retries/unsent"), 1);
     drop(client);
-    let now = proxy.wait_listener("refusals/crossed_answer", 1);
-    assert_eq!(now.sum("/upstreams/service/retries"), 0, "{:#}", now.0);
-    assert_eq!(service.accepted(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn late_bytes_that_are_there_before_the_request_is_written_reach_nobody() {
+    let gate = Gate::new();
+    let (said, more) = channel();
+    let service = talkative(&gate, "late\n", move |mut connection| {
+        said.send(()).unwrap();
+        connection.until_end();
+    });
+    is_served_by_another(&service, &gate, || more.recv_timeout(PATIENCE).unwrap());
+}
+
+#[test]
+fn a_request_goes_whole_to_another_connection_where_its_own_has_been_closed() {
+    for more in ["", "late\n"] {
+        let gate = Gate::new();
+        let service = talkative(&gate, more, drop);
+        is_served_by_another(&service, &gate, || {
+            let port = format!("dport = :{}", service.socket_address().port());
+            wait::until("the service has closed", || {
+                let closed = run("ss", &["-tnH", "state", "close-wait", &port]);
+                (!closed.is_empty()).then_some(())
+            });
+        });
+    }
+}
+
+#[test]
+fn a_service_that_closes_a_lent_connection_before_a_word_costs_its_client_nothing() {
+    let service = lines();
+    let proxy = started(&service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut client = proxy.client();
+    proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
+    assert!(service.kill_one(&mut fastrand::Rng::new()));
+    proxy.wait_upstream("discards/lost_race", 1);
+    assert_eq!(ask(&mut client, "b"), "b on 1\n");
+    drop(client);
     proxy.finish();
 }
 

@@ -27,6 +27,7 @@ use super::client::Client;
 use super::crossing::{Heard, heard};
 use super::transcript::Transcript;
 use crate::close::Side;
+use crate::pool::{Look, ask_kernel};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 use crate::transport::Transport;
@@ -44,6 +45,9 @@ pub enum TunnelEnd {
     Quiet,
     /// A drain was asked for when the service had the last word and had been quiet for as long.
     Drained,
+    /// On a connection that had served others, this was found before anything of this client's was
+    /// written, and neither side knows of the other.
+    Unfit(Look),
     /// On a connection that had served others, bytes came that can't be meant for this client. None
     /// of them went on.
     Crossed {
@@ -166,6 +170,9 @@ impl Tunnel {
         service: &mut Transport,
         context: &mut Context<'_>,
     ) -> Poll<TunnelEnd> {
+        if let Some(found) = self.look_before_writing(service) {
+            return Poll::Ready(TunnelEnd::Unfit(found));
+        }
         let up = match self.poll_up(client, service, context) {
             Ok(bytes) => bytes,
             Err(end) => return Poll::Ready(end),
@@ -202,6 +209,18 @@ impl Tunnel {
         let (deadline, end) = self.deadline(client, command);
         ready!(client.alarm.poll(context, deadline));
         Poll::Ready(end)
+    }
+
+    /// What there is in a connection that has served others, while nothing of this client's is written
+    /// to it. Once that is acknowledged, such bytes could not be told from its answer.
+    fn look_before_writing(&self, service: &Transport) -> Option<Look> {
+        let is_untouched = self.rules.has_served
+            && self.burst_bytes == 0
+            && self.to_service != Direction::Shut
+            && !self.transcript.service_has_spoken();
+        is_untouched
+            .then(|| ask_kernel(service))
+            .filter(|&found| found != Look::Quiet)
     }
 
     /// Moves the client's bytes; how many were written.

@@ -98,6 +98,10 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
     let nothing = Buffer::new(0);
     let (end, transcript) = tunnel::run(&mut session.client, service, nothing, rules).await;
     match end {
+        TunnelEnd::Unfit(found) => {
+            put_aside(lease, found);
+            return Carried::Stale;
+        }
         TunnelEnd::Crossed { is_unsent: true } => {
             lease.discard(DiscardReason::CrossedAnswer, Seen::Open);
             return Carried::Stale;
@@ -126,33 +130,40 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
     Carried::Ended(session_end, None)
 }
 
-/// Looks once more whether the connection is as it should be, and what is in it. A new one may hold a
-/// greeting, which is this client's.
+/// Looks what there is in a spare, which may hold a greeting, and that is this client's. One that has
+/// served others is looked at in the tunnel.
 fn usable(mut lease: Lease) -> Option<(Lease, Look)> {
-    if !lease.is_reused() {
+    let connection = lease.connection_mut();
+    if !connection.was_idle || connection.exchanges > 0 {
         return Some((lease, Look::Quiet));
     }
-    let connection = lease.connection_mut();
     let look = connection.ask_kernel();
-    let (reason, seen) = match look {
+    match look {
         Look::Quiet => return Some((lease, look)),
-        Look::Bytes if connection.exchanges == 0 => match connection.transport.rearm() {
-            Ok(()) => return Some((lease, look)),
-            Err(_no_descriptor) => (DiscardReason::IdleBytes, Seen::Open),
-        },
-        Look::Bytes => (DiscardReason::CrossedAnswer, Seen::Open),
+        Look::Bytes if connection.transport.rearm().is_ok() => return Some((lease, look)),
+        // No descriptor is free for it.
+        Look::Bytes => lease.discard(DiscardReason::IdleBytes, Seen::Open),
+        Look::Fin | Look::Reset | Look::Vanished => put_aside(lease, look),
+    }
+    None
+}
+
+/// Ends a connection in which this was found before anything of the client's was written.
+fn put_aside(lease: Lease, found: Look) {
+    let (reason, seen) = match found {
+        Look::Quiet | Look::Bytes => (DiscardReason::CrossedAnswer, Seen::Open),
         Look::Fin => (DiscardReason::LostRace, Seen::PeerFin),
         Look::Reset => (DiscardReason::LostRace, Seen::PeerReset),
         Look::Vanished => (DiscardReason::UpstreamVanished, Seen::PeerVanished),
     };
     lease.discard(reason, seen);
-    None
 }
 
 fn outcome(end: TunnelEnd) -> ExchangeOutcome {
     match end {
         TunnelEnd::Fin { .. } | TunnelEnd::Quiet | TunnelEnd::Drained => ExchangeOutcome::Completed,
         TunnelEnd::Reset(Side::Upstream)
+        | TunnelEnd::Unfit(_)
         | TunnelEnd::Crossed { .. }
         | TunnelEnd::Outlasted { .. } => ExchangeOutcome::Truncated,
         TunnelEnd::Reset(Side::Downstream)

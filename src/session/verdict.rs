@@ -266,7 +266,7 @@ pub(super) fn on_tunnel(
             let end = SessionEnd::graceful(Initiator::Operator, Phase::Idle, Manner::Fin);
             (DiscardReason::Drain, Seen::Open, end)
         }
-        TunnelEnd::Crossed { .. } => {
+        TunnelEnd::Unfit(_) | TunnelEnd::Crossed { .. } => {
             let end = SessionEnd::graceful(Initiator::Upstream, Phase::Request, Manner::Violation);
             (DiscardReason::CrossedAnswer, Seen::Open, end)
         }
