@@ -906,6 +906,7 @@ fn an_answer_that_outlasts_a_half_close_ends_at_its_limit_and_not_as_if_it_were_
     for tcp in [&[], &["reuse = \"promised\"", "quiet = \"500ms\""][..]] {
         let proxy = config(&service, tcp)
             .listener("half_close_timeout = \"1s\"")
+            .upstream("linger_time = \"200ms\"")
             .start();
         let mut client = proxy.client();
         assert_eq!(ask(&mut client, "a"), "tick\n");

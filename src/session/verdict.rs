@@ -302,29 +302,12 @@ pub(super) fn on_tunnel(
             };
             (DiscardReason::TunnelTimeout, seen, end)
         }
-        TunnelEnd::HalfClosed { ended, is_passed } => {
-            let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
-            let seen = match ended {
-                Side::Upstream => Seen::PeerFin,
-                Side::Downstream if is_passed => Seen::HalfClosed,
-                Side::Downstream => Seen::Open,
-            };
-            if ended == Side::Upstream && is_passed {
-                end.closing = Closing::HalfClosed;
-            }
-            (DiscardReason::TunnelTimeout, seen, end)
-        }
+        TunnelEnd::HalfClosed { ended, is_passed } => half_closed(ended, is_passed),
         TunnelEnd::Outlasted { is_passed } => {
-            let seen = match is_passed {
-                true => Seen::HalfClosed,
-                false => Seen::Open,
-            };
-            let end = SessionEnd {
-                termination: termination(Initiator::Millpond, Phase::Close, Manner::Timeout),
-                // A FIN would say that its answer is whole.
-                closing: Closing::ResetAfterDelivery(ResetCause::Operator),
-            };
-            (DiscardReason::TunnelTimeout, seen, end)
+            let (reason, seen, mut end) = half_closed(Side::Downstream, is_passed);
+            // A FIN would say that its answer is whole.
+            end.closing = Closing::ResetAfterDelivery(ResetCause::Operator);
+            (reason, seen, end)
         }
         TunnelEnd::Cut => (
             DiscardReason::Cancelled,
@@ -332,6 +315,20 @@ pub(super) fn on_tunnel(
             SessionEnd::cut(phase),
         ),
     }
+}
+
+/// What follows a limit that passed after `ended` had said FIN.
+fn half_closed(ended: Side, is_passed: bool) -> (DiscardReason, Seen, SessionEnd) {
+    let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
+    let seen = match ended {
+        Side::Upstream => Seen::PeerFin,
+        Side::Downstream if is_passed => Seen::HalfClosed,
+        Side::Downstream => Seen::Open,
+    };
+    if ended == Side::Upstream && is_passed {
+        end.closing = Closing::HalfClosed;
+    }
+    (DiscardReason::TunnelTimeout, seen, end)
 }
 
 /// An answer that ends before its end, through the service's doing.
