@@ -918,3 +918,47 @@ fn an_answer_that_outlasts_a_half_close_ends_at_its_limit_and_not_as_if_it_were_
         proxy.finish();
     }
 }
+
+#[test]
+fn a_connection_that_has_served_is_lent_to_nobody_once_a_reload_has_changed_the_grounds() {
+    let service = lines();
+    let before = config(&service, PROMISED);
+    let proxy = before.clone().pool("size = 1").start();
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut during = proxy.client();
+    assert_eq!(ask(&mut during, "b"), "b on 0\n");
+    // It waits under the old rules, and is lent a connection under the new ones.
+    let mut waiting = proxy.client();
+    waiting.send("c\n");
+    proxy.wait_upstream("waiters", 1);
+    proxy.rewrite(&config(&service, &[]).pool("size = 1"));
+    let (status, said) = proxy.admin("POST", "/api/v1/reload");
+    assert_eq!(status, 200, "{said}");
+    during.socket.half_close();
+    during.expect_fin();
+    drop(during);
+    assert_eq!(waiting.through(b"\n").unwrap(), b"c on 1\n");
+    waiting.socket.half_close();
+    waiting.expect_fin();
+    drop(waiting);
+    let now = proxy.wait_upstream("connections/terminated", 2);
+    assert_eq!(now.upstream("discards/flushed"), 2, "{:#}", now.0);
+    assert_eq!(ask_once(&proxy, "d"), "d on 2\n");
+    proxy.finish();
+}
+
+#[test]
+fn an_idle_connection_that_has_served_goes_when_a_reload_changes_the_grounds() {
+    let service = lines();
+    let proxy = started(&service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    proxy.rewrite(&config(&service, PROBED));
+    let (status, said) = proxy.admin("POST", "/api/v1/reload");
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(ask_once(&proxy, "b"), "b on 1\n");
+    let now = proxy.wait_upstream("connections/terminated", 1);
+    assert_eq!(now.upstream("discards/flushed"), 1, "{:#}", now.0);
+    proxy.finish();
+}

@@ -285,7 +285,8 @@ impl Tunnel {
         let (rules, transcript) = (self.rules, &mut self.transcript);
         let burst_bytes = &mut self.burst_bytes;
         let hear = |service: &Transport, _: &[u8]| {
-            let is_judged = rules.quiet.is_some() && !transcript.is_answered();
+            let is_shared = rules.quiet.is_some() || rules.has_served;
+            let is_judged = is_shared && !transcript.is_answered();
             let heard = match is_judged {
                 true => heard(service, *burst_bytes),
                 false => Heard::All,

@@ -97,8 +97,8 @@ impl Session {
                 let end = frames::serve(&mut self).await;
                 self.finish(end).await;
             }
-            Protocol::Tcp(settings) => {
-                let (end, settling) = tcp::serve(&mut self, settings).await;
+            Protocol::Tcp(_) => {
+                let (end, settling) = tcp::serve(&mut self).await;
                 let settling = async {
                     if let Some(settling) = settling {
                         settling.settle().await;

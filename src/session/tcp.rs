@@ -8,12 +8,14 @@
 //!
 //! The lease is taken when the client comes, not when it speaks: a service may speak first.
 
+use std::sync::Arc;
+
 use super::queue::NoLease;
 use super::settle::Settling;
 use super::verdict::{self, on_tunnel};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Phase, Side};
-use crate::config::checked::{Reuse, Tcp};
+use crate::config::checked::{Protocol, Reuse};
 use crate::pool::{Lease, Look, PoolKey, Seen};
 use crate::relay::buffer::Buffer;
 use crate::relay::transcript::Transcript;
@@ -27,14 +29,14 @@ const STALE_MAX: u32 = 2;
 
 /// Serves the client to its end, which is returned with what is left to find out about the service's
 /// connection, if that may serve another.
-pub(super) async fn serve(session: &mut Session, settings: &Tcp) -> (SessionEnd, Option<Settling>) {
+pub(super) async fn serve(session: &mut Session) -> (SessionEnd, Option<Settling>) {
     let mut stale = 0;
     loop {
         let lease = match lend(session, stale >= STALE_MAX).await {
             Ok(lease) => lease,
             Err(end) => return (end, None),
         };
-        match carry(session, lease, settings).await {
+        match carry(session, lease).await {
             Carried::Ended(end, settling) => return (end, settling),
             Carried::Stale => {
                 let stats = session.rules.upstream.stats();
@@ -76,7 +78,13 @@ async fn lend(session: &mut Session, fresh: bool) -> Result<Lease, SessionEnd> {
     }
 }
 
-async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
+async fn carry(session: &mut Session, lease: Lease) -> Carried {
+    // Those of the upstream that the lease is of: while it was waited for, a reload may have named
+    // another.
+    let upstream_settings = Arc::clone(&session.rules.upstream_settings);
+    let Protocol::Tcp(settings) = &upstream_settings.protocol else {
+        unreachable!("a session keeps its protocol; see renew_rules");
+    };
     session.note_endpoint(&lease);
     let Some((mut lease, look)) = usable(lease) else {
         return Carried::Stale;
@@ -122,6 +130,14 @@ async fn carry(session: &mut Session, lease: Lease, settings: &Tcp) -> Carried {
     let stats = session.rules.upstream.stats();
     stats.exchanges.increment(outcome(end));
     let (reason, seen, session_end) = on_tunnel(end, by_client(end, &transcript, &settings.reuse));
+    let now_in_force = session.cell.current();
+    if end == TunnelEnd::Quiet
+        && now_in_force.upstream_settings.protocol != upstream_settings.protocol
+    {
+        // A reload has changed the grounds meanwhile.
+        lease.discard(DiscardReason::Flushed, seen);
+        return Carried::Ended(session_end, None);
+    }
     if end == TunnelEnd::Quiet {
         let settling = Settling::begin(lease, &settings.reuse, &session.client.transport);
         return Carried::Ended(session_end, settling);
