@@ -962,3 +962,28 @@ fn an_idle_connection_that_has_served_goes_when_a_reload_changes_the_grounds() {
     assert_eq!(now.upstream("discards/flushed"), 1, "{:#}", now.0);
     proxy.finish();
 }
+
+#[test]
+fn a_service_that_ends_after_its_answer_is_not_counted_as_one_that_did_not_answer() {
+    let gate = Gate::new();
+    let service = Service::start({
+        let gate = gate.clone();
+        move |mut connection| {
+            let line = connection.through(b"\n").unwrap();
+            connection.write(line);
+            gate.pass();
+        }
+    });
+    let proxy = started(&service, &["reuse = \"promised\"", "quiet = \"20s\""]);
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "a"), "a\n");
+    client.socket.half_close();
+    assert!(client.socket.stays_silent(Duration::from_millis(50)));
+    gate.open();
+    client.expect_fin();
+    drop(client);
+    let now = proxy.wait_upstream("connections/terminated", 1);
+    assert_eq!(now.upstream("discards/service_end"), 1, "{:#}", now.0);
+    assert_eq!(now.session_ends(&["initiator=downstream", "manner=fin"]), 1);
+    proxy.finish();
+}

@@ -39,6 +39,8 @@ pub enum TunnelEnd {
     Fin {
         /// The side that said it first.
         first: Side,
+        /// The other side was told of it before it said its own.
+        is_passed: bool,
     },
     /// The client said FIN after the service's last word, and the service has been quiet since for
     /// as long as it must. It was not told of the FIN.
@@ -199,7 +201,10 @@ impl Tunnel {
         }
         self.note_first_end();
         match self.first_end {
-            Some((first, _)) if self.is_shut() => return Poll::Ready(TunnelEnd::Fin { first }),
+            Some((first, _)) if self.is_shut() => {
+                let is_passed = self.is_passed(first);
+                return Poll::Ready(TunnelEnd::Fin { first, is_passed });
+            }
             _ => {}
         }
         let command = client.poll_command(context);

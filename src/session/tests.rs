@@ -52,9 +52,11 @@ fn ends() -> Vec<SessionEnd> {
     for tunnel in [
         TunnelEnd::Fin {
             first: Side::Downstream,
+            is_passed: true,
         },
         TunnelEnd::Fin {
             first: Side::Upstream,
+            is_passed: true,
         },
         TunnelEnd::Reset(Side::Downstream),
         TunnelEnd::Reset(Side::Upstream),

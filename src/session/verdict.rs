@@ -254,10 +254,17 @@ pub(super) fn on_tunnel(
     match end {
         TunnelEnd::Fin {
             first: Side::Downstream,
+            is_passed: true,
         } => (by_client, Seen::PeerFin, client_fin),
+        // The service ended of its own accord.
+        TunnelEnd::Fin {
+            first: Side::Downstream,
+            is_passed: false,
+        } => (DiscardReason::ServiceEnd, Seen::PeerFin, client_fin),
         TunnelEnd::Quiet => (by_client, Seen::Open, client_fin),
         TunnelEnd::Fin {
             first: Side::Upstream,
+            ..
         } => {
             let end = SessionEnd::graceful(Initiator::Upstream, phase, Manner::Fin);
             (DiscardReason::ServiceEnd, Seen::PeerFin, end)
