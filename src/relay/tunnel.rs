@@ -211,9 +211,21 @@ impl Tunnel {
         if command == Command::Cut {
             return Poll::Ready(TunnelEnd::Cut);
         }
-        let (deadline, end) = self.deadline(client, command);
-        ready!(client.alarm.poll(context, deadline));
-        Poll::Ready(end)
+        loop {
+            let (deadline, end) = self.deadline(client, command);
+            ready!(client.alarm.poll(context, deadline));
+            if !matches!(end, TunnelEnd::Quiet | TunnelEnd::Drained) {
+                return Poll::Ready(end);
+            }
+            match ask_kernel(service) {
+                Look::Quiet => return Poll::Ready(end),
+                Look::Reset | Look::Vanished => {
+                    return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
+                }
+                // The runtime has not told yet, and will.
+                Look::Bytes | Look::Fin => self.moved_at = clock::now(),
+            }
+        }
     }
 
     /// What there is in a connection that has served others, while nothing of this client's is written

@@ -8,36 +8,40 @@
 //!
 //! The lease is taken when the client comes, not when it speaks: a service may speak first.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::queue::NoLease;
-use super::settle::Settling;
+use super::settle::{Answer, Settling};
 use super::verdict::{self, on_tunnel};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Phase, Side};
-use crate::config::checked::{Protocol, Reuse};
+use crate::config::checked::{Protocol, Reuse, Upstream};
 use crate::pool::{Lease, Look, PoolKey, Seen};
 use crate::relay::buffer::Buffer;
+use crate::relay::client::Client;
 use crate::relay::transcript::Transcript;
 use crate::relay::tunnel::{self, TunnelEnd, TunnelRules};
 use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason, RetryReason};
+use crate::stats::sessions::Command;
 use crate::sys::clock;
 use crate::upstream::{AcquireError, Want};
 
 /// Stale connections that a session may meet before it asks for a new one.
 const STALE_MAX: u32 = 2;
 
-/// Serves the client to its end, which is returned with what is left to find out about the service's
-/// connection, if that may serve another.
-pub(super) async fn serve(session: &mut Session) -> (SessionEnd, Option<Settling>) {
+/// Serves the client to its end.
+pub(super) async fn serve(session: &mut Session) -> SessionEnd {
     let mut stale = 0;
     loop {
         let lease = match lend(session, stale >= STALE_MAX).await {
             Ok(lease) => lease,
-            Err(end) => return (end, None),
+            Err(end) => return end,
         };
         match carry(session, lease).await {
-            Carried::Ended(end, settling) => return (end, settling),
+            Carried::Ended(end) => return end,
             Carried::Stale => {
                 let stats = session.rules.upstream.stats();
                 stats.retries.increment(RetryReason::Unsent);
@@ -49,7 +53,7 @@ pub(super) async fn serve(session: &mut Session) -> (SessionEnd, Option<Settling
 
 /// How one lease served the client.
 enum Carried {
-    Ended(SessionEnd, Option<Settling>),
+    Ended(SessionEnd),
     /// It was found unusable before anything of the client's was written to it.
     Stale,
 }
@@ -118,32 +122,67 @@ async fn carry(session: &mut Session, lease: Lease) -> Carried {
             lease.discard(DiscardReason::CrossedAnswer, Seen::Open);
             session.count_refused_exchange();
             let end = session.turn_away(RefusalReason::CrossedAnswer);
-            return Carried::Ended(end, None);
+            return Carried::Ended(end);
         }
         // The service has not heard of this client, so its connection is as it was.
         TunnelEnd::Reset(Side::Downstream) if transcript.is_empty() => {
             lease.put_back(clock::now());
-            return Carried::Ended(SessionEnd::reset_received(Phase::Accept), None);
+            return Carried::Ended(SessionEnd::reset_received(Phase::Accept));
         }
         _ => {}
     }
+    let (reason, seen, session_end) = on_tunnel(end, by_client(end, &transcript, &settings.reuse));
+    if end == TunnelEnd::Quiet {
+        let end = settle(session, lease, &upstream_settings, session_end).await;
+        return Carried::Ended(end);
+    }
     let stats = session.rules.upstream.stats();
     stats.exchanges.increment(outcome(end));
-    let (reason, seen, session_end) = on_tunnel(end, by_client(end, &transcript, &settings.reuse));
-    let now_in_force = session.cell.current();
-    if end == TunnelEnd::Quiet
-        && now_in_force.upstream_settings.protocol != upstream_settings.protocol
-    {
-        // A reload has changed the grounds meanwhile.
-        lease.discard(DiscardReason::Flushed, seen);
-        return Carried::Ended(session_end, None);
-    }
-    if end == TunnelEnd::Quiet {
-        let settling = Settling::begin(lease, &settings.reuse, &session.client.transport);
-        return Carried::Ended(session_end, settling);
-    }
     lease.discard(reason, seen);
-    Carried::Ended(session_end, None)
+    Carried::Ended(session_end)
+}
+
+/// Ends a session whose client is done with a service that has been quiet: `end`, unless the service
+/// turns out to have had more to say.
+async fn settle(
+    session: &Session,
+    lease: Lease,
+    settings: &Upstream,
+    end: SessionEnd,
+) -> SessionEnd {
+    let settling = match &settings.protocol {
+        Protocol::Tcp(tcp)
+            if session.cell.current().upstream_settings.protocol == settings.protocol =>
+        {
+            Settling::begin(lease, &tcp.reuse, &session.client.transport)
+        }
+        // A reload has changed the grounds meanwhile.
+        _ => {
+            lease.discard(DiscardReason::Flushed, Seen::Open);
+            None
+        }
+    };
+    let answer = match settling {
+        None => Some(Answer::Whole),
+        Some(settling) => unless_cut(&session.client, settling.settle()).await,
+    };
+    let (outcome, end) = match answer {
+        Some(Answer::Whole) => (ExchangeOutcome::Completed, end),
+        Some(Answer::CutShort) => (ExchangeOutcome::Truncated, verdict::cut_answer()),
+        None => (ExchangeOutcome::Abandoned, SessionEnd::cut(Phase::Response)),
+    };
+    session.rules.upstream.stats().exchanges.increment(outcome);
+    end
+}
+
+/// Does `work` to its end, unless an operator cuts the session off before.
+async fn unless_cut<T>(client: &Client, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|context| match client.poll_command(context) {
+        Command::Cut => Poll::Ready(None),
+        Command::None | Command::Drain => work.as_mut().poll(context).map(Some),
+    })
+    .await
 }
 
 /// Looks what there is in a spare, which may hold a greeting, and that is this client's. One that has

@@ -324,6 +324,15 @@ pub(super) fn on_tunnel(
     }
 }
 
+/// The end of a session of which the service had more to say after it was taken for finished: the
+/// client must not take what it has for the whole.
+pub(super) fn cut_answer() -> SessionEnd {
+    SessionEnd {
+        termination: termination(Initiator::Upstream, Phase::Response, Manner::Truncated),
+        closing: Closing::ResetAfterDelivery(ResetCause::Propagated),
+    }
+}
+
 /// What follows a limit that passed after `ended` had said FIN.
 fn half_closed(ended: Side, is_passed: bool) -> (DiscardReason, Seen, SessionEnd) {
     let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
