@@ -1013,3 +1013,35 @@ fn a_session_whose_probe_is_not_answered_is_cut_off_at_the_end_of_a_drain() {
     drop(client);
     assert_eq!(proxy.wait().code(), Some(1));
 }
+
+#[test]
+fn a_connection_serves_the_next_client_over_unix_sockets_too() {
+    for tcp in [PROMISED, PROBED] {
+        let directory = tempfile::tempdir().unwrap();
+        let service = Service::start_unix(&directory.path().join("service"), |mut connection| {
+            while let Ok(line) = connection.through(b"\n") {
+                if line == b"PING\n" {
+                    connection.write("+PONG\n");
+                    continue;
+                }
+                let line = String::from_utf8(line).unwrap();
+                connection.write(format!("{} on {}\n", line.trim_end(), connection.number));
+            }
+        });
+        let front = directory.path().join("front");
+        let proxy = config(&service, tcp)
+            .listen(&format!("unix:{}", front.display()))
+            .start();
+        for line in ["a", "b", "c"] {
+            let mut client = Client::over(Socket::dial_unix(&front).unwrap());
+            assert_eq!(ask(&mut client, line), format!("{line} on 0\n"));
+            client.socket.half_close();
+            client.expect_fin();
+            drop(client);
+            proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+        }
+        let now = proxy.snapshot();
+        assert_eq!(now.sum("/upstreams/service/discards"), 0, "{:#}", now.0);
+        proxy.finish();
+    }
+}
