@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::client::Client;
 use support::message::pattern;
+use support::process::run;
 use support::proxy::{Config, Proxy, Snapshot};
 use support::socket::{End, Socket};
 use support::upstream::{Connection, Service};
@@ -506,9 +507,14 @@ fn a_probe_that_a_late_answer_precedes_is_not_answered() {
     let mut client = proxy.client();
     assert_eq!(ask(&mut client, "twice"), "one\n");
     client.socket.half_close();
-    client.expect_fin();
+    // What the client has is not the whole answer, and does not end as if it were.
+    assert_eq!(client.end(), (Vec::new(), End::Reset));
     drop(client);
-    proxy.wait_upstream("discards/reuse_probe_wrong", 1);
+    let now = proxy.wait_upstream("connections/terminated", 1);
+    assert_eq!(now.upstream("discards/reuse_probe_wrong"), 1, "{:#}", now.0);
+    assert_eq!(now.upstream("exchanges/truncated"), 1);
+    let how = ["initiator=upstream", "phase=response", "manner=truncated"];
+    proxy.wait_until("it ended so", |now| now.session_ends(&how) == 1);
     assert_eq!(ask_once(&proxy, "b"), "b\n");
     proxy.finish();
 }
@@ -677,4 +683,374 @@ fn fill(client: &mut Client) -> usize {
     }
     client.socket.set_patience(PATIENCE);
     sent
+}
+
+/// A service whose first connection answers one line, and says more when the gate opens.
+fn talkative(
+    gate: &Gate,
+    more: &'static str,
+    then: impl Fn(Connection) + Send + Sync + 'static,
+) -> Service {
+    let gate = gate.clone();
+    Service::start(move |mut connection| {
+        if connection.number == 0 {
+            let line = connection.through(b"\n").unwrap();
+            connection.write(line);
+            gate.pass();
+            connection.write(more);
+            return then(connection);
+        }
+        let request = connection.exactly(60_000).unwrap();
+        assert!(request == pattern(1, 60_000), "the whole of it");
+        connection.write("whole\n");
+        connection.until_end();
+    })
+}
+
+/// Stops millpond where it is, until SIGCONT.
+fn stop(proxy: &Proxy) {
+    proxy.signal(Signal::SIGSTOP);
+    let tasks = format!("/proc/{}/task", proxy.process().pid());
+    wait::until("every thread has stopped", || {
+        let mut states = std::fs::read_dir(&tasks).unwrap().map(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            // The state stands behind the name, which is in brackets (proc_pid_stat(5)).
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        });
+        states.all(|is_stopped| is_stopped).then_some(())
+    });
+}
+
+/// A client that is lent the service's first connection, which says more at the moment that the
+/// client speaks, is served by another, and whole.
+fn is_served_by_another(service: &Service, gate: &Gate, how_it_ends: impl Fn()) {
+    let proxy = started(service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut client = proxy.client();
+    proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
+    // What follows is all there at once, the client's more than one read of it.
+    stop(&proxy);
+    client.send(pattern(1, 60_000));
+    gate.open();
+    how_it_ends();
+    proxy.signal(Signal::SIGCONT);
+    assert_eq!(client.through(b"\n").unwrap(), b"whole\n");
+    assert_eq!(proxy.snapshot().upstream("retries/unsent"), 1);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn late_bytes_that_are_there_before_the_request_is_written_reach_nobody() {
+    let gate = Gate::new();
+    let (said, more) = channel();
+    let service = talkative(&gate, "late\n", move |mut connection| {
+        said.send(()).unwrap();
+        connection.until_end();
+    });
+    is_served_by_another(&service, &gate, || more.recv_timeout(PATIENCE).unwrap());
+}
+
+#[test]
+fn a_request_goes_whole_to_another_connection_where_its_own_has_been_closed() {
+    for more in ["", "late\n"] {
+        let gate = Gate::new();
+        let service = talkative(&gate, more, drop);
+        is_served_by_another(&service, &gate, || {
+            let port = format!("dport = :{}", service.socket_address().port());
+            wait::until("the service has closed", || {
+                let closed = run("ss", &["-tnH", "state", "close-wait", &port]);
+                (!closed.is_empty()).then_some(())
+            });
+        });
+    }
+}
+
+#[test]
+fn a_service_that_closes_a_lent_connection_before_a_word_costs_its_client_nothing() {
+    let service = lines();
+    let proxy = started(&service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut client = proxy.client();
+    proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
+    assert!(service.kill_one(&mut fastrand::Rng::new()));
+    proxy.wait_upstream("discards/lost_race", 1);
+    assert_eq!(ask(&mut client, "b"), "b on 1\n");
+    drop(client);
+    proxy.finish();
+}
+
+/// A service that says something before it has read what its client sent, and answers once it has.
+fn interim(gate: &Gate) -> (Service, Receiver<Seen>) {
+    let gate = gate.clone();
+    scripted(move |mut connection, tell| {
+        gate.pass();
+        connection.write("interim\n");
+        gate.pass();
+        tell.send(connection.until_end()).unwrap();
+        connection.write("answer\n");
+    })
+}
+
+/// The client's FIN comes behind `sent` bytes and before their answer, so the service is told of it.
+fn is_told_of_the_fin(
+    proxy: &Proxy,
+    client: &mut Client,
+    sent: usize,
+    gate: &Gate,
+    observed: &Receiver<Seen>,
+) {
+    wait_read(proxy, sent);
+    gate.open();
+    assert_eq!(client.through(b"\n").unwrap(), b"interim\n");
+    client.socket.half_close();
+    assert!(client.socket.stays_silent(Duration::from_millis(100)));
+    gate.open();
+    let (up, end) = seen(observed);
+    assert_eq!((up.len(), end), (sent, End::Fin));
+    let (down, end) = client.end();
+    assert_eq!((down.as_slice(), end), (b"answer\n".as_slice(), End::Fin));
+    proxy.wait_upstream("discards/reuse_unanswered", 1);
+}
+
+fn wait_read(proxy: &Proxy, bytes: usize) {
+    let read = format!("\"read_bytes\":{bytes},");
+    proxy.wait_until(&read, |_| {
+        proxy.admin("GET", "/api/v1/sessions").1.contains(&read)
+    });
+}
+
+#[test]
+fn a_word_of_the_service_while_it_is_still_being_told_is_no_answer() {
+    let gate = Gate::new();
+    let (service, observed) = interim(&gate);
+    let proxy = started(&service, PROMISED);
+    let mut client = proxy.client();
+    // All of it is written, and more than the service's kernel takes unread.
+    client.send(pattern(1, 1_000_000));
+    is_told_of_the_fin(&proxy, &mut client, 1_000_000, &gate, &observed);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn a_word_of_the_service_before_the_rest_is_written_is_no_answer() {
+    let gate = Gate::new();
+    let (service, observed) = interim(&gate);
+    let proxy = started(&service, PROMISED);
+    let mut client = proxy.client();
+    let mut sent = 1_000_000;
+    client.send(pattern(1, sent));
+    wait_read(&proxy, sent);
+    // Until millpond holds some of the last piece, which it can't write.
+    while is_written(&service, sent) {
+        client.send(pattern(1, 16_384));
+        sent += 16_384;
+        wait_read(&proxy, sent);
+    }
+    is_told_of_the_fin(&proxy, &mut client, sent, &gate, &observed);
+    drop(client);
+    proxy.finish();
+}
+
+/// Whether so many bytes are written to the service, or soon will be.
+fn is_written(service: &Service, bytes: usize) -> bool {
+    let end = wait::now() + Duration::from_millis(200);
+    while queued(service) != bytes {
+        if wait::now() > end {
+            return false;
+        }
+        wait::pace(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Bytes that are written to the service and not read, in the kernel's queues.
+fn queued(service: &Service) -> usize {
+    let port = service.socket_address().port();
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let listing = run("ss", &["-tnH", "state", "established", &filter]);
+    let queues = listing.lines().flat_map(|line| {
+        let columns = line.split_whitespace();
+        columns.take(2).map(|bytes| bytes.parse::<usize>().unwrap())
+    });
+    queues.sum()
+}
+
+#[test]
+fn a_greeting_is_recognised_where_its_client_has_spoken_already() {
+    let service = Service::start(|mut connection| {
+        connection.write("220 hello\n");
+        while let Ok(line) = connection.through(b"\n") {
+            connection.write(line);
+        }
+    });
+    let proxy = config(&service, PROMISED)
+        .pool("min_idle = 1")
+        .listener("max_sessions = 1")
+        .start();
+    let mut first = proxy.client();
+    assert_eq!(first.through(b"\n").unwrap(), b"220 hello\n");
+    proxy.wait_until("the next spare is there", |now| now.endpoint("idle") == 1);
+    // Its bytes are there before anybody serves it.
+    let mut second = proxy.client();
+    second.send("a\n");
+    drop(first);
+    assert_eq!(second.through(b"\n").unwrap(), b"220 hello\n");
+    assert_eq!(second.through(b"\n").unwrap(), b"a\n");
+    second.socket.half_close();
+    second.expect_fin();
+    drop(second);
+    proxy.wait_upstream("discards/reuse_greeting", 2);
+    proxy.finish();
+}
+
+#[test]
+fn an_answer_that_outlasts_a_half_close_ends_at_its_limit_and_not_as_if_it_were_whole() {
+    let service = Service::start(|mut connection| {
+        connection.through(b"\n").unwrap();
+        while connection.write("tick\n") {
+            wait::pace(Duration::from_millis(10));
+        }
+    });
+    for tcp in [&[], &["reuse = \"promised\"", "quiet = \"500ms\""][..]] {
+        let proxy = config(&service, tcp)
+            .listener("half_close_timeout = \"1s\"")
+            .upstream("linger_time = \"200ms\"")
+            .start();
+        let mut client = proxy.client();
+        assert_eq!(ask(&mut client, "a"), "tick\n");
+        client.socket.half_close();
+        let how = ["initiator=millpond", "phase=close", "manner=timeout"];
+        proxy.wait_until("it ended so", |now| now.session_ends(&how) == 1);
+        assert_eq!(client.end().1, End::Reset);
+        drop(client);
+        proxy.finish();
+    }
+}
+
+#[test]
+fn a_connection_that_has_served_is_lent_to_nobody_once_a_reload_has_changed_the_grounds() {
+    let service = lines();
+    let before = config(&service, PROMISED);
+    let proxy = before.clone().pool("size = 1").start();
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    let mut during = proxy.client();
+    assert_eq!(ask(&mut during, "b"), "b on 0\n");
+    // It waits under the old rules, and is lent a connection under the new ones.
+    let mut waiting = proxy.client();
+    waiting.send("c\n");
+    proxy.wait_upstream("waiters", 1);
+    proxy.rewrite(&config(&service, &[]).pool("size = 1"));
+    let (status, said) = proxy.admin("POST", "/api/v1/reload");
+    assert_eq!(status, 200, "{said}");
+    during.socket.half_close();
+    during.expect_fin();
+    drop(during);
+    assert_eq!(waiting.through(b"\n").unwrap(), b"c on 1\n");
+    waiting.socket.half_close();
+    waiting.expect_fin();
+    drop(waiting);
+    let now = proxy.wait_upstream("connections/terminated", 2);
+    assert_eq!(now.upstream("discards/flushed"), 2, "{:#}", now.0);
+    assert_eq!(ask_once(&proxy, "d"), "d on 2\n");
+    proxy.finish();
+}
+
+#[test]
+fn an_idle_connection_that_has_served_goes_when_a_reload_changes_the_grounds() {
+    let service = lines();
+    let proxy = started(&service, PROMISED);
+    assert_eq!(ask_once(&proxy, "a"), "a on 0\n");
+    proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+    proxy.rewrite(&config(&service, PROBED));
+    let (status, said) = proxy.admin("POST", "/api/v1/reload");
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(ask_once(&proxy, "b"), "b on 1\n");
+    let now = proxy.wait_upstream("connections/terminated", 1);
+    assert_eq!(now.upstream("discards/flushed"), 1, "{:#}", now.0);
+    proxy.finish();
+}
+
+#[test]
+fn a_service_that_ends_after_its_answer_is_not_counted_as_one_that_did_not_answer() {
+    let gate = Gate::new();
+    let service = Service::start({
+        let gate = gate.clone();
+        move |mut connection| {
+            let line = connection.through(b"\n").unwrap();
+            connection.write(line);
+            gate.pass();
+        }
+    });
+    let proxy = started(&service, &["reuse = \"promised\"", "quiet = \"20s\""]);
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "a"), "a\n");
+    client.socket.half_close();
+    assert!(client.socket.stays_silent(Duration::from_millis(50)));
+    gate.open();
+    client.expect_fin();
+    drop(client);
+    let now = proxy.wait_upstream("connections/terminated", 1);
+    assert_eq!(now.upstream("discards/service_end"), 1, "{:#}", now.0);
+    assert_eq!(now.session_ends(&["initiator=downstream", "manner=fin"]), 1);
+    proxy.finish();
+}
+
+#[test]
+fn a_session_whose_probe_is_not_answered_is_cut_off_at_the_end_of_a_drain() {
+    let service = Service::start(|mut connection| {
+        let line = connection.through(b"\n").unwrap();
+        connection.write(line);
+        connection.exactly(5).unwrap();
+        connection.count_request();
+        connection.until_end();
+    });
+    let proxy = config(&service, PROBED)
+        .tcp("probe_timeout = \"1h\"")
+        .shutdown("drain_timeout = \"300ms\"")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "a"), "a\n");
+    client.socket.half_close();
+    service.wait_requests(1);
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(client.end(), (Vec::new(), End::Reset));
+    drop(client);
+    assert_eq!(proxy.wait().code(), Some(1));
+}
+
+#[test]
+fn a_connection_serves_the_next_client_over_unix_sockets_too() {
+    for tcp in [PROMISED, PROBED] {
+        let directory = tempfile::tempdir().unwrap();
+        let service = Service::start_unix(&directory.path().join("service"), |mut connection| {
+            while let Ok(line) = connection.through(b"\n") {
+                if line == b"PING\n" {
+                    connection.write("+PONG\n");
+                    continue;
+                }
+                let line = String::from_utf8(line).unwrap();
+                connection.write(format!("{} on {}\n", line.trim_end(), connection.number));
+            }
+        });
+        let front = directory.path().join("front");
+        let proxy = config(&service, tcp)
+            .listen(&format!("unix:{}", front.display()))
+            .start();
+        for line in ["a", "b", "c"] {
+            let mut client = Client::over(Socket::dial_unix(&front).unwrap());
+            assert_eq!(ask(&mut client, line), format!("{line} on 0\n"));
+            client.socket.half_close();
+            client.expect_fin();
+            drop(client);
+            proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
+        }
+        let now = proxy.snapshot();
+        assert_eq!(now.sum("/upstreams/service/discards"), 0, "{:#}", now.0);
+        proxy.finish();
+    }
 }

@@ -129,12 +129,17 @@ impl Connection {
     /// Looks whether anything has arrived, noticed by the runtime or not: one system call, made
     /// before a request is written where an earlier exchange could have left something behind.
     pub fn ask_kernel(&self) -> Look {
-        match SockRef::from(&self.transport).peek(&mut [MaybeUninit::uninit(); 1]) {
-            Ok(0) => Look::Fin,
-            Ok(_) => Look::Bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
-            Err(error) => Look::at(&error),
-        }
+        ask_kernel(&self.transport)
+    }
+}
+
+/// What has arrived on a service's connection: see [`Connection::ask_kernel`].
+pub fn ask_kernel(service: &Transport) -> Look {
+    match SockRef::from(service).peek(&mut [MaybeUninit::uninit(); 1]) {
+        Ok(0) => Look::Fin,
+        Ok(_) => Look::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
+        Err(error) => Look::at(&error),
     }
 }
 

@@ -12,7 +12,7 @@ pub mod ending;
 pub mod lease;
 pub mod wait_queue;
 
-pub use connection::{Connection, EndpointId, Look};
+pub use connection::{Connection, EndpointId, Look, ask_kernel};
 pub use ending::Seen;
 pub use lease::{Home, Lease};
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::io::ReadBuf;
 use tokio::time::timeout_at;
 
+use super::crossing::is_crossed;
 use crate::close::classify::{Loss, loss};
 use crate::transport::Transport;
 
@@ -43,7 +44,9 @@ pub async fn probe(
         if let Err(error) = write(service, send).await {
             return lost(&error);
         }
-        read(service, expect).await.unwrap_or_else(|it| lost(&it))
+        let asked_bytes = send.len() as u64;
+        let answered = read(service, expect, asked_bytes).await;
+        answered.unwrap_or_else(|it| lost(&it))
     };
     timeout_at(deadline.into(), asking)
         .await
@@ -61,7 +64,7 @@ async fn write(service: &mut Transport, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-async fn read(service: &mut Transport, mut expect: &[u8]) -> io::Result<Probed> {
+async fn read(service: &mut Transport, mut expect: &[u8], asked_bytes: u64) -> io::Result<Probed> {
     poll_fn(|context| {
         // On the stack of the poll, so that a connection that waits holds no buffer.
         let mut scratch = [MaybeUninit::uninit(); SCRATCH_BYTES];
@@ -69,6 +72,10 @@ async fn read(service: &mut Transport, mut expect: &[u8]) -> io::Result<Probed> 
             let mut came = ReadBuf::uninit(&mut scratch);
             if ready!(service.poll_read(context, &mut came))? == 0 {
                 return Poll::Ready(Ok(Probed::Fin));
+            }
+            // Whatever they look like: they were under way before the probe was there.
+            if is_crossed(service, asked_bytes) {
+                return Poll::Ready(Ok(Probed::Wrong));
             }
             match expect.strip_prefix(came.filled()) {
                 Some([]) => return Poll::Ready(Ok(Probed::Answered)),

@@ -9,9 +9,10 @@ use crate::stats::reason::DiscardReason;
 /// Who spoke when.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Transcript {
-    first: Option<Side>,
     last: Option<Side>,
     service_has_spoken: bool,
+    /// The service's first word was no answer.
+    service_has_greeted: bool,
     /// The client's first bytes, as many as there are of two.
     opening: [u8; 2],
     opening_len: usize,
@@ -20,7 +21,6 @@ pub struct Transcript {
 impl Transcript {
     /// The client said this, not empty.
     pub fn client_said(&mut self, bytes: &[u8]) {
-        self.first.get_or_insert(Side::Downstream);
         self.last = Some(Side::Downstream);
         for &byte in bytes.iter().take(self.opening.len() - self.opening_len) {
             self.opening[self.opening_len] = byte;
@@ -28,15 +28,31 @@ impl Transcript {
         }
     }
 
+    /// Something that the client had said was written to the service only now.
+    pub fn service_was_told(&mut self) {
+        self.last = Some(Side::Downstream);
+    }
+
+    /// The service had something to say before it was told anything, read or not yet.
+    pub fn service_greets(&mut self) {
+        self.service_has_greeted = true;
+    }
+
     /// The service said something that can be an answer to the client's last word.
     pub fn service_said(&mut self) {
-        self.service_interjected();
+        self.service_has_greeted |= self.last.is_none();
+        self.service_has_spoken = true;
         self.last = Some(Side::Upstream);
     }
 
-    /// The service said something that was under way before the client's last word reached it.
+    /// The service said something when it had part of the client's last word.
     pub fn service_interjected(&mut self) {
-        self.first.get_or_insert(Side::Upstream);
+        self.service_has_spoken = true;
+    }
+
+    /// The service said something when it had nothing of the client's last word, or there was none.
+    pub fn service_spoke_unasked(&mut self) {
+        self.service_has_greeted |= !self.service_has_spoken;
         self.service_has_spoken = true;
     }
 
@@ -47,7 +63,7 @@ impl Transcript {
 
     /// Whether nobody has said anything.
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.last.is_none() && !self.service_has_spoken
     }
 
     /// Whether the service, having been spoken to, had the last word.
@@ -59,7 +75,7 @@ impl Transcript {
     pub fn spoiled(&self) -> Option<DiscardReason> {
         // A handshake record of any version (RFC 8446 section 5.1): the keys are this client's.
         const TLS_HANDSHAKE: [u8; 2] = [22, 3];
-        if self.first == Some(Side::Upstream) {
+        if self.service_has_greeted {
             Some(DiscardReason::ReuseGreeting)
         } else if self.opening == TLS_HANDSHAKE {
             Some(DiscardReason::ReuseTls)
@@ -91,6 +107,9 @@ mod tests {
         assert!(!of(&[Some(b"a")]).is_answered());
         assert!(of(&[Some(b"a"), None]).is_answered());
         assert!(!of(&[Some(b"a"), None, Some(b"b")]).is_answered());
+        let mut transcript = of(&[Some(b"a"), None]);
+        transcript.service_was_told();
+        assert!(!transcript.is_answered());
     }
 
     #[test]
@@ -101,6 +120,13 @@ mod tests {
             spoiled(&[None, Some(b"a"), None]),
             Some(DiscardReason::ReuseGreeting)
         );
+        let mut at_once = of(&[Some(b"a")]);
+        at_once.service_spoke_unasked();
+        at_once.service_said();
+        assert_eq!(at_once.spoiled(), Some(DiscardReason::ReuseGreeting));
+        let mut asked = of(&[Some(b"a"), None, Some(b"b")]);
+        asked.service_spoke_unasked();
+        assert_eq!(asked.spoiled(), None);
         assert_eq!(
             spoiled(&[Some(b"\x16\x03\x01\x00"), None]),
             Some(DiscardReason::ReuseTls)

@@ -24,9 +24,10 @@ use socket2::SockRef;
 
 use super::buffer::Buffer;
 use super::client::Client;
-use super::crossing::is_crossed;
+use super::crossing::{Heard, heard};
 use super::transcript::Transcript;
 use crate::close::Side;
+use crate::pool::{Look, ask_kernel};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 use crate::transport::Transport;
@@ -38,12 +39,17 @@ pub enum TunnelEnd {
     Fin {
         /// The side that said it first.
         first: Side,
+        /// The other side was told of it before it said its own.
+        is_passed: bool,
     },
     /// The client said FIN after the service's last word, and the service has been quiet since for
     /// as long as it must. It was not told of the FIN.
     Quiet,
     /// A drain was asked for when the service had the last word and had been quiet for as long.
     Drained,
+    /// On a connection that had served others, this was found before anything of this client's was
+    /// written, and neither side knows of the other.
+    Unfit(Look),
     /// On a connection that had served others, bytes came that can't be meant for this client. None
     /// of them went on.
     Crossed {
@@ -59,6 +65,12 @@ pub enum TunnelEnd {
         /// The side that had ended.
         ended: Side,
         /// The other side was told: its FIN was passed on.
+        is_passed: bool,
+    },
+    /// The service was still answering a client that had said FIN when the half-close limit passed:
+    /// its answer is cut short.
+    Outlasted {
+        /// The service was told of the client's FIN.
         is_passed: bool,
     },
     /// One of the limits passed while this side would not take what was read for it: those bytes
@@ -80,6 +92,8 @@ pub struct TunnelRules {
     pub quiet: Option<Duration>,
     /// It has served others before, so that what comes from it may be meant for one of them.
     pub has_served: bool,
+    /// The service has said something already, which waits to be read.
+    pub is_greeted: bool,
 }
 
 /// A tunnel; `from_service` may hold what the service has sent already.
@@ -98,9 +112,13 @@ pub async fn run(
         broken: None,
         first_end: None,
         is_fin_kept: false,
+        outlasts_client: false,
         transcript: Transcript::default(),
         burst_bytes: 0,
     };
+    if rules.is_greeted {
+        tunnel.transcript.service_greets();
+    }
     if !client.inbound.is_empty() {
         tunnel.transcript.client_said(client.inbound.filled());
     }
@@ -124,6 +142,8 @@ struct Tunnel {
     first_end: Option<(Side, Instant)>,
     /// The client's FIN came after the service's last word, and the service was not told.
     is_fin_kept: bool,
+    /// The service's bytes have gone to a client that had said FIN before.
+    outlasts_client: bool,
     transcript: Transcript,
     /// Bytes written to the service since it last spoke.
     burst_bytes: u64,
@@ -152,10 +172,14 @@ impl Tunnel {
         service: &mut Transport,
         context: &mut Context<'_>,
     ) -> Poll<TunnelEnd> {
+        if let Some(found) = self.look_before_writing(service) {
+            return Poll::Ready(TunnelEnd::Unfit(found));
+        }
         let up = match self.poll_up(client, service, context) {
             Ok(bytes) => bytes,
             Err(end) => return Poll::Ready(end),
         };
+        let has_client_ended = self.to_service != Direction::Open;
         let down = match self.poll_down(client, service, context) {
             Ok(bytes) => bytes,
             Err(end) => return Poll::Ready(end),
@@ -164,6 +188,7 @@ impl Tunnel {
             self.moved_at = clock::now();
             client.facts.add_written_bytes(down);
         }
+        self.outlasts_client |= has_client_ended && down > 0;
         client.has_ended = self.to_service != Direction::Open && self.broken.is_none();
         match self.broken {
             Some(Side::Upstream) if self.to_client == Direction::Shut => {
@@ -176,16 +201,43 @@ impl Tunnel {
         }
         self.note_first_end();
         match self.first_end {
-            Some((first, _)) if self.is_shut() => return Poll::Ready(TunnelEnd::Fin { first }),
+            Some((first, _)) if self.is_shut() => {
+                let is_passed = self.is_passed(first);
+                return Poll::Ready(TunnelEnd::Fin { first, is_passed });
+            }
             _ => {}
         }
         let command = client.poll_command(context);
         if command == Command::Cut {
             return Poll::Ready(TunnelEnd::Cut);
         }
-        let (deadline, end) = self.deadline(client, command);
-        ready!(client.alarm.poll(context, deadline));
-        Poll::Ready(end)
+        loop {
+            let (deadline, end) = self.deadline(client, command);
+            ready!(client.alarm.poll(context, deadline));
+            if !matches!(end, TunnelEnd::Quiet | TunnelEnd::Drained) {
+                return Poll::Ready(end);
+            }
+            match ask_kernel(service) {
+                Look::Quiet => return Poll::Ready(end),
+                Look::Reset | Look::Vanished => {
+                    return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
+                }
+                // The runtime has not told yet, and will.
+                Look::Bytes | Look::Fin => self.moved_at = clock::now(),
+            }
+        }
+    }
+
+    /// What there is in a connection that has served others, while nothing of this client's is written
+    /// to it. Once that is acknowledged, such bytes could not be told from its answer.
+    fn look_before_writing(&self, service: &Transport) -> Option<Look> {
+        let is_untouched = self.rules.has_served
+            && self.burst_bytes == 0
+            && self.to_service != Direction::Shut
+            && !self.transcript.service_has_spoken();
+        is_untouched
+            .then(|| ask_kernel(service))
+            .filter(|&found| found != Look::Quiet)
     }
 
     /// Moves the client's bytes; how many were written.
@@ -202,23 +254,26 @@ impl Tunnel {
             facts.add_read_bytes(bytes.len() as u64);
             true
         };
+        let mut written = 0;
         let moved = self
             .to_service
-            .poll(socket, inbound, service, context, hear)
-            .and_then(|bytes| self.pass_clients_fin(client, service).map(|()| bytes));
-        match moved {
-            Ok(bytes) => {
-                self.burst_bytes += bytes;
-                Ok(bytes)
+            .poll(socket, inbound, service, &mut written, context, hear);
+        if written > 0 {
+            self.burst_bytes += written;
+            self.transcript.service_was_told();
+        }
+        match moved.and_then(|()| self.pass_clients_fin(client, service)) {
+            Ok(()) => {}
+            Err(Failed::Source | Failed::Foreign) => {
+                return Err(TunnelEnd::Reset(Side::Downstream));
             }
-            Err(Failed::Source | Failed::Foreign) => Err(TunnelEnd::Reset(Side::Downstream)),
             Err(Failed::Sink) => {
                 // What the service sent before it went is still to be delivered.
                 self.to_service = Direction::Shut;
                 self.broken.get_or_insert(Side::Upstream);
-                Ok(0)
             }
         }
+        Ok(written)
     }
 
     /// Passes the client's FIN on once everything before it is written, or keeps it from a service
@@ -248,37 +303,46 @@ impl Tunnel {
         let (rules, transcript) = (self.rules, &mut self.transcript);
         let burst_bytes = &mut self.burst_bytes;
         let hear = |service: &Transport, _: &[u8]| {
-            let is_judged = rules.quiet.is_some() && !transcript.is_answered();
-            if is_judged && is_crossed(service, *burst_bytes) {
-                // The first bytes for this client can't be these; later ones are its own, but no answer.
-                let is_foreign = rules.has_served && !transcript.service_has_spoken();
-                transcript.service_interjected();
-                return !is_foreign;
+            let is_shared = rules.quiet.is_some() || rules.has_served;
+            let is_judged = is_shared && !transcript.is_answered();
+            let heard = match is_judged {
+                true => heard(service, *burst_bytes),
+                false => Heard::All,
+            };
+            // The first bytes for this client can't be these; later ones are its own, but no answer.
+            let is_foreign =
+                heard == Heard::Nothing && rules.has_served && !transcript.service_has_spoken();
+            match heard {
+                Heard::Nothing => transcript.service_spoke_unasked(),
+                Heard::Part => transcript.service_interjected(),
+                Heard::All => {
+                    transcript.service_said();
+                    *burst_bytes = 0;
+                }
             }
-            transcript.service_said();
-            *burst_bytes = 0;
-            true
+            !is_foreign
         };
         let socket = &mut client.transport;
+        let mut written = 0;
+        let from_service = &mut self.from_service;
         let moved = self
             .to_client
-            .poll(service, &mut self.from_service, socket, context, hear)
-            .and_then(|bytes| self.pass_services_fin(client).map(|()| bytes));
-        match moved {
-            Ok(bytes) => Ok(bytes),
-            Err(Failed::Source) => Err(TunnelEnd::Reset(Side::Upstream)),
+            .poll(service, from_service, socket, &mut written, context, hear);
+        match moved.and_then(|()| self.pass_services_fin(client)) {
+            Ok(()) => {}
+            Err(Failed::Source) => return Err(TunnelEnd::Reset(Side::Upstream)),
             Err(Failed::Foreign) => {
                 let is_unsent = self.burst_bytes == 0;
-                Err(TunnelEnd::Crossed { is_unsent })
+                return Err(TunnelEnd::Crossed { is_unsent });
             }
             Err(Failed::Sink) => {
                 // What the client sent before it went is still to be delivered.
                 self.to_client = Direction::Shut;
                 self.from_service.consume(self.from_service.filled().len());
                 self.broken.get_or_insert(Side::Downstream);
-                Ok(0)
             }
         }
+        Ok(written)
     }
 
     /// Passes the service's FIN on once everything before it is written. One from a service that is
@@ -303,24 +367,17 @@ impl Tunnel {
 
     /// When the tunnel ends if nothing happens before, and how.
     fn deadline(&self, client: &Client, command: Command) -> (Instant, TunnelEnd) {
-        let is_delivered = self.from_service.is_empty() && client.inbound.is_empty();
-        if let Some(quiet) = self.rules.quiet.filter(|_| is_delivered) {
-            let quiet_at = self.moved_at + quiet;
-            if self.is_fin_kept {
-                return (quiet_at, TunnelEnd::Quiet);
-            }
-            if command == Command::Drain && self.first_end.is_none() && self.is_at_rest() {
-                return (quiet_at, TunnelEnd::Drained);
-            }
-        }
         let half_closed = self.rules.half_closed;
         let (deadline, end) = match (self.broken, self.first_end) {
             // One side is gone, and the other is only slow to take what it left.
             (Some(side), _) => (self.moved_at + half_closed, TunnelEnd::Reset(side)),
             (None, Some((ended, at))) => {
                 let is_passed = self.is_passed(ended);
-                let end = TunnelEnd::HalfClosed { ended, is_passed };
-                (self.moved_at.max(at) + half_closed, end)
+                let end = match self.outlasts_client {
+                    true => TunnelEnd::Outlasted { is_passed },
+                    false => TunnelEnd::HalfClosed { ended, is_passed },
+                };
+                (at + half_closed, end)
             }
             (None, None) => (self.moved_at + self.rules.idle, TunnelEnd::Idle),
         };
@@ -331,7 +388,26 @@ impl Tunnel {
         } else {
             None
         };
-        (deadline, withheld.map_or(end, TunnelEnd::Withheld))
+        if let Some(side) = withheld {
+            return (deadline, TunnelEnd::Withheld(side));
+        }
+        match self.quiet_end(command) {
+            // A service that is never quiet for so long has no more time than any other.
+            Some((quiet_at, quiet)) if quiet_at <= deadline => (quiet_at, quiet),
+            _ => (deadline, end),
+        }
+    }
+
+    /// When the service will have been quiet for long enough, and how the tunnel ends then, if it may.
+    fn quiet_end(&self, command: Command) -> Option<(Instant, TunnelEnd)> {
+        let quiet_at = self.moved_at + self.rules.quiet?;
+        if self.is_fin_kept {
+            Some((quiet_at, TunnelEnd::Quiet))
+        } else if command == Command::Drain && self.first_end.is_none() && self.is_at_rest() {
+            Some((quiet_at, TunnelEnd::Drained))
+        } else {
+            None
+        }
     }
 
     fn is_shut(&self) -> bool {
@@ -360,19 +436,19 @@ impl Tunnel {
 }
 
 impl Direction {
-    /// Moves bytes until one of the two sides has to be waited for; how many were written. What is
-    /// read is shown to `hear`, which says whether it may go on.
+    /// Moves bytes until one of the two sides has to be waited for, and adds to `written` what was
+    /// written, also where it fails. What is read is shown to `hear`, which says whether it may go on.
     fn poll(
         &mut self,
         source: &mut Transport,
         buffer: &mut Buffer,
         sink: &mut Transport,
+        written: &mut u64,
         context: &mut Context<'_>,
         mut hear: impl FnMut(&Transport, &[u8]) -> bool,
-    ) -> Result<u64, Failed> {
-        let mut written = 0;
+    ) -> Result<(), Failed> {
         while *self != Self::Shut {
-            match poll_empty(buffer, sink, &mut written, context) {
+            match poll_empty(buffer, sink, written, context) {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Err(Failed::Sink),
                 Poll::Ready(Ok(())) => {}
@@ -389,7 +465,7 @@ impl Direction {
                 Poll::Ready(Err(_)) => return Err(Failed::Source),
             }
         }
-        Ok(written)
+        Ok(())
     }
 }
 

@@ -278,6 +278,7 @@ async fn tunnel(session: &mut Session, mut lease: Lease, from_service: Buffer) -
         half_closed: session.rules.listener.half_close_timeout,
         quiet: None,
         has_served: false,
+        is_greeted: false,
     };
     session.client.facts.set_phase(Phase::Response);
     let service = &mut lease.connection_mut().transport;

@@ -23,8 +23,6 @@ mod verdict;
 
 use std::sync::Arc;
 
-use futures_util::future::join;
-
 pub use end::{Closing, SessionEnd};
 pub use rules::{Rules, RulesCell};
 
@@ -100,15 +98,9 @@ impl Session {
                 let end = frames::serve(&mut self).await;
                 self.finish(end).await;
             }
-            Protocol::Tcp(settings) => {
-                let (end, settling) = tcp::serve(&mut self, settings).await;
-                let settling = async {
-                    if let Some(settling) = settling {
-                        settling.settle().await;
-                    }
-                };
-                // The client's close waits for nothing of the service's, nor the other way round.
-                join(self.finish(end), settling).await;
+            Protocol::Tcp(_) => {
+                let end = tcp::serve(&mut self).await;
+                self.finish(end).await;
             }
         }
     }

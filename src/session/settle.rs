@@ -5,8 +5,9 @@
 //!             └──────────────────────────┴──────────any doubt──────────────┴──► discarded, counted
 //! ```
 //!
-//! The client is being closed meanwhile and waits for nothing here. A promise is not proved: what
-//! pauses for longer than the operator said is taken for finished.
+//! The client waits for what is found: where the service had more to say, the answer was not at its
+//! end, and must not look so. A promise is not proved: what pauses for longer than the operator said is
+//! taken for finished; and so is, for its client, a service that does not answer the probe in time.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -23,6 +24,15 @@ use crate::transport::Transport;
 pub(super) struct Settling {
     lease: Lease,
     probe: Option<Arc<Probe>>,
+}
+
+/// What the client has of the service's last answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// All of it, as far as is known.
+    Whole,
+    /// Not all: there was more, which nobody can tell from the answer to the probe, or a reset.
+    CutShort,
 }
 
 impl Settling {
@@ -46,15 +56,22 @@ impl Settling {
         Some(Self { lease, probe })
     }
 
-    /// Finds out, and gives the connection back or ends it.
-    pub(super) async fn settle(mut self) {
+    /// Finds out, and gives the connection back or ends it. Returns whether the client's answer was at
+    /// its end, as far as is known.
+    pub(super) async fn settle(mut self) -> Answer {
         let found = match self.look() {
             None => self.ask().await.or_else(|| self.look()),
             doubt => doubt,
         };
-        match found {
-            None => self.lease.release(clock::now()),
-            Some((reason, seen)) => self.lease.discard(reason, seen),
+        let Some((reason, seen)) = found else {
+            self.lease.release(clock::now());
+            return Answer::Whole;
+        };
+        self.lease.discard(reason, seen);
+        match reason {
+            DiscardReason::ReuseLateBytes | DiscardReason::ReuseProbeWrong => Answer::CutShort,
+            DiscardReason::IdleReset | DiscardReason::IdleVanished => Answer::CutShort,
+            _ => Answer::Whole,
         }
     }
 

@@ -52,9 +52,11 @@ fn ends() -> Vec<SessionEnd> {
     for tunnel in [
         TunnelEnd::Fin {
             first: Side::Downstream,
+            is_passed: true,
         },
         TunnelEnd::Fin {
             first: Side::Upstream,
+            is_passed: true,
         },
         TunnelEnd::Reset(Side::Downstream),
         TunnelEnd::Reset(Side::Upstream),
@@ -63,6 +65,7 @@ fn ends() -> Vec<SessionEnd> {
             ended: Side::Upstream,
             is_passed: true,
         },
+        TunnelEnd::Outlasted { is_passed: true },
         TunnelEnd::Quiet,
         TunnelEnd::Drained,
         TunnelEnd::Crossed { is_unsent: false },

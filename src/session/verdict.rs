@@ -254,10 +254,17 @@ pub(super) fn on_tunnel(
     match end {
         TunnelEnd::Fin {
             first: Side::Downstream,
+            is_passed: true,
         } => (by_client, Seen::PeerFin, client_fin),
+        // The service ended of its own accord.
+        TunnelEnd::Fin {
+            first: Side::Downstream,
+            is_passed: false,
+        } => (DiscardReason::ServiceEnd, Seen::PeerFin, client_fin),
         TunnelEnd::Quiet => (by_client, Seen::Open, client_fin),
         TunnelEnd::Fin {
             first: Side::Upstream,
+            ..
         } => {
             let end = SessionEnd::graceful(Initiator::Upstream, phase, Manner::Fin);
             (DiscardReason::ServiceEnd, Seen::PeerFin, end)
@@ -266,7 +273,7 @@ pub(super) fn on_tunnel(
             let end = SessionEnd::graceful(Initiator::Operator, Phase::Idle, Manner::Fin);
             (DiscardReason::Drain, Seen::Open, end)
         }
-        TunnelEnd::Crossed { .. } => {
+        TunnelEnd::Unfit(_) | TunnelEnd::Crossed { .. } => {
             let end = SessionEnd::graceful(Initiator::Upstream, Phase::Request, Manner::Violation);
             (DiscardReason::CrossedAnswer, Seen::Open, end)
         }
@@ -302,17 +309,12 @@ pub(super) fn on_tunnel(
             };
             (DiscardReason::TunnelTimeout, seen, end)
         }
-        TunnelEnd::HalfClosed { ended, is_passed } => {
-            let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
-            let seen = match ended {
-                Side::Upstream => Seen::PeerFin,
-                Side::Downstream if is_passed => Seen::HalfClosed,
-                Side::Downstream => Seen::Open,
-            };
-            if ended == Side::Upstream && is_passed {
-                end.closing = Closing::HalfClosed;
-            }
-            (DiscardReason::TunnelTimeout, seen, end)
+        TunnelEnd::HalfClosed { ended, is_passed } => half_closed(ended, is_passed),
+        TunnelEnd::Outlasted { is_passed } => {
+            let (reason, seen, mut end) = half_closed(Side::Downstream, is_passed);
+            // A FIN would say that its answer is whole.
+            end.closing = Closing::ResetAfterDelivery(ResetCause::Operator);
+            (reason, seen, end)
         }
         TunnelEnd::Cut => (
             DiscardReason::Cancelled,
@@ -320,6 +322,29 @@ pub(super) fn on_tunnel(
             SessionEnd::cut(phase),
         ),
     }
+}
+
+/// The end of a session of which the service had more to say after it was taken for finished: the
+/// client must not take what it has for the whole.
+pub(super) fn cut_answer() -> SessionEnd {
+    SessionEnd {
+        termination: termination(Initiator::Upstream, Phase::Response, Manner::Truncated),
+        closing: Closing::ResetAfterDelivery(ResetCause::Propagated),
+    }
+}
+
+/// What follows a limit that passed after `ended` had said FIN.
+fn half_closed(ended: Side, is_passed: bool) -> (DiscardReason, Seen, SessionEnd) {
+    let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
+    let seen = match ended {
+        Side::Upstream => Seen::PeerFin,
+        Side::Downstream if is_passed => Seen::HalfClosed,
+        Side::Downstream => Seen::Open,
+    };
+    if ended == Side::Upstream && is_passed {
+        end.closing = Closing::HalfClosed;
+    }
+    (DiscardReason::TunnelTimeout, seen, end)
 }
 
 /// An answer that ends before its end, through the service's doing.

@@ -70,7 +70,7 @@ reasons! {
         MaxExchanges => "max_exchanges": "It has carried `max_exchanges` exchanges.",
         PoolShrunk => "pool_shrunk": "`size` was made smaller.",
         EndpointRemoved => "endpoint_removed": "Its endpoint was removed.",
-        Flushed => "flushed": "An operator's command.",
+        Flushed => "flushed": "An operator's command, or a reload that changed how its boundaries are known.",
         KeyNeeded => "key_needed": "Idle, and retired to make room for a waiter with another pool key.",
         Drain => "drain": "millpond is stopping.",
         IdleFin => "idle_fin": "The service closed it while it was idle.",

@@ -12,7 +12,7 @@ use crate::config::checked::{self, Address, Protocol};
 use crate::pool::EndpointId;
 use crate::pool::connect::{self, Options};
 use crate::pool::core::Limits;
-use crate::stats::reason::ConnectOutcome;
+use crate::stats::reason::{ConnectOutcome, DiscardReason};
 use crate::transport::Transport;
 
 /// The settings in force, and the endpoints with their names in the core.
@@ -115,11 +115,16 @@ impl Shape {
 
 impl Upstream {
     /// Takes over settings: limits at once, endpoints by address. What is surplus is retired, idle
-    /// connections now and leased ones at their boundary.
+    /// connections now and leased ones at their boundary; and so is everything where the boundaries
+    /// are known by other rules from now on.
     pub fn apply(&self, settings: &checked::Upstream, now: Instant) {
         let mut actions = Actions::new();
         let mut guard = self.lock();
         let state = &mut *guard;
+        if state.shape.settings.protocol != settings.protocol {
+            state.flushed_at = Some(now);
+            state.core.flush(DiscardReason::Flushed, now, &mut actions);
+        }
         state.shape.settings = settings.clone();
         state.core.set_rules(state.shape.group_rules());
         let pool = &settings.pool;
