@@ -27,7 +27,9 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} is needed and does not start: {error}"));
+            .unwrap_or_else(|error| {
+                panic!("{name} does not start ({error}); tests/run installs it")
+            });
         let said = Arc::new(Mutex::new(Vec::new()));
         let stderr = child.stderr.take().expect("it is piped");
         let listening = std::thread::spawn({
@@ -151,5 +153,5 @@ pub fn attempt(program: &str, arguments: &[&str]) -> Output {
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|error| panic!("{program} is needed and does not start: {error}"))
+        .unwrap_or_else(|error| panic!("{program} does not start ({error}); tests/run installs it"))
 }
