@@ -1,14 +1,15 @@
-//! One attempt to carry an exchange over one lease, in any protocol; and whether another is sound.
+//! An exchange in any protocol: over one lease, and over another where that is sound.
 //!
 //! Not here: what the client is told (see `http`, `frames`).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Session;
-use super::verdict::{Attempt, Consequence, Standing, Verdict};
+use super::queue::NoLease;
+use super::verdict::{self, Attempt, Consequence, Standing, Verdict};
+use super::{Session, SessionEnd, refusal};
 use crate::close::Phase;
-use crate::pool::Lease;
+use crate::pool::{Lease, PoolKey};
 use crate::protocol::{Framer, Reply};
 use crate::relay::buffer::Buffer;
 use crate::relay::exclusive::{Done, Exchange, Patience};
@@ -16,6 +17,7 @@ use crate::relay::outbound::Outbound;
 use crate::relay::request::Request;
 use crate::stats::reason::{ExchangeOutcome, RefusalReason, RetryReason};
 use crate::sys::clock;
+use crate::upstream::{AcquireError, Want};
 
 /// How an attempt went.
 pub(super) enum Outcome<A> {
@@ -43,18 +45,96 @@ pub(super) struct Began {
     pub(super) attempt: Instant,
 }
 
-impl Began {
-    /// Both now.
-    pub(super) fn now() -> Self {
-        let now = clock::now();
-        Self {
-            exchange: now,
-            attempt: now,
-        }
-    }
+/// The attempts at one exchange: `lease_for` begins one, `conclude` says whether another is sound.
+pub(super) struct Attempts {
+    pub(super) began: Began,
+    is_idempotent: bool,
+    retries: Retries,
+}
+
+/// What its last attempt made of an exchange.
+pub(super) enum Conclusion {
+    /// The service answered, and the session goes on.
+    Answered,
+    /// The session ends.
+    End(SessionEnd),
+    /// Nothing was answered; millpond answers instead.
+    Refuse(RefusalReason),
 }
 
 impl Session {
+    /// An exchange begins now.
+    pub(super) fn begin_exchange(&mut self, is_idempotent: bool) -> Attempts {
+        self.client.facts.count_exchange();
+        let now = clock::now();
+        Attempts {
+            began: Began {
+                exchange: now,
+                attempt: now,
+            },
+            is_idempotent,
+            retries: Retries::default(),
+        }
+    }
+
+    /// The lease of the next attempt.
+    pub(super) async fn lease_for<Q: Framer>(
+        &mut self,
+        attempts: &mut Attempts,
+        request: &Request<Q>,
+    ) -> Result<Lease, Conclusion> {
+        let want = Want {
+            key: PoolKey::SOLE,
+            fresh: attempts.retries.count > 0,
+        };
+        let is_here = request.is_framed || request.outbound.is_blocked();
+        loop {
+            match self.acquire(want, is_here, attempts.began.attempt).await {
+                Ok((lease, lent_at)) => {
+                    attempts.began.attempt = lent_at;
+                    return Ok(lease);
+                }
+                // The upstream was taken away by a reload; the new rules name another.
+                Err(NoLease::Refused(AcquireError::Draining)) if self.renew_rules() => {
+                    attempts.began.attempt = clock::now();
+                }
+                Err(NoLease::Refused(error)) => {
+                    return Err(Conclusion::Refuse(refusal::of_acquire(&error)));
+                }
+                Err(NoLease::Client(lost)) => {
+                    let stats = self.rules.upstream.stats();
+                    stats.exchanges.increment(ExchangeOutcome::Abandoned);
+                    let end = verdict::client_lost(lost, Phase::Queue, true);
+                    return Err(Conclusion::End(end));
+                }
+            }
+        }
+    }
+
+    /// What this attempt makes of the exchange; if nothing, the request is ready for another.
+    pub(super) fn conclude<Q: Framer>(
+        &mut self,
+        attempts: &mut Attempts,
+        request: &mut Request<Q>,
+        attempt: Attempt,
+    ) -> Option<Conclusion> {
+        let was_reused = match attempt {
+            Attempt::Done => return Some(Conclusion::Answered),
+            Attempt::End(end) => return Some(Conclusion::End(end)),
+            Attempt::Refuse(reason) => return Some(Conclusion::Refuse(reason)),
+            Attempt::NotAnswered { was_reused } => was_reused,
+        };
+        let outbound = &mut request.outbound;
+        let is_idempotent = attempts.is_idempotent;
+        let Some(retry) = attempts.retries.next(outbound, is_idempotent, was_reused) else {
+            return Some(Conclusion::Refuse(RefusalReason::UpstreamDied));
+        };
+        self.rules.upstream.stats().retries.increment(retry);
+        outbound.rewind();
+        attempts.began.attempt = clock::now();
+        None
+    }
+
     /// Carries an exchange over one lease. `framer` makes the answer's framer, in its place: handed
     /// over whole, it would be stored twice in every session. `head_bytes_max`: what a framer must see
     /// at once, at most.
@@ -139,8 +219,8 @@ impl Session {
 
 /// The bound on sending one request again.
 #[derive(Default)]
-pub(super) struct Retries {
-    pub(super) count: u32,
+struct Retries {
+    count: u32,
     idempotent: u32,
 }
 
@@ -149,7 +229,7 @@ const RETRIES_MAX: u32 = 2;
 
 impl Retries {
     /// Whether the request may be sent once more, and why that is sound.
-    pub(super) fn next(
+    fn next(
         &mut self,
         request: &Outbound,
         is_idempotent: bool,

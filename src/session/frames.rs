@@ -7,20 +7,18 @@
 
 use std::sync::Arc;
 
-use super::attempt::{Began, Outcome, Retries};
-use super::queue::NoLease;
+use super::attempt::{Began, Conclusion, Outcome};
 use super::verdict::{self, Attempt};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
 use crate::config::checked::{Frames, Protocol};
-use crate::pool::{Lease, PoolKey};
+use crate::pool::Lease;
 use crate::protocol::frames::{ReplyFramer, RequestFacts, RequestFramer};
 use crate::relay::client::ClientLost;
 use crate::relay::request::Request;
-use crate::stats::reason::{ExchangeOutcome, RefusalReason};
+use crate::stats::reason::RefusalReason;
 use crate::stats::sessions::Command;
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Want};
 
 /// So much of a request is here before a connection is asked for, unless that is all of it: a client
 /// that sends slowly holds none meanwhile.
@@ -60,55 +58,24 @@ async fn carry(
 ) -> Result<(), SessionEnd> {
     session.client.facts.set_phase(Phase::Request);
     let facts = read_request(session, request).await?;
-    let mut began = Began::now();
-    session.client.facts.count_exchange();
-    let mut retries = Retries::default();
-    loop {
-        let want = Want {
-            key: PoolKey::SOLE,
-            fresh: retries.count > 0,
+    // Whether the service would mind having it twice, nobody can tell.
+    let is_idempotent = false;
+    let mut attempts = session.begin_exchange(is_idempotent);
+    let conclusion = loop {
+        let lease = match session.lease_for(&mut attempts, request).await {
+            Ok(lease) => lease,
+            Err(conclusion) => break conclusion,
         };
-        let is_here = request.is_framed || request.outbound.is_blocked();
-        let lease = match session.acquire(want, is_here, began.attempt).await {
-            Ok((lease, lent_at)) => {
-                began.attempt = lent_at;
-                lease
-            }
-            // The upstream was taken away by a reload; the new rules name another.
-            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {
-                began.attempt = clock::now();
-                continue;
-            }
-            Err(NoLease::Refused(error)) => {
-                let reason = refusal::of_acquire(&error);
-                return refuse(session, request, facts, frames, reason).await;
-            }
-            Err(NoLease::Client(lost)) => {
-                let stats = session.rules.upstream.stats();
-                stats.exchanges.increment(ExchangeOutcome::Abandoned);
-                return Err(verdict::client_lost(lost, Phase::Queue, true));
-            }
-        };
-        let reason = match attempt(session, request, facts, lease, frames, &began).await {
-            Attempt::Done => return Ok(()),
-            Attempt::End(end) => return Err(end),
-            Attempt::Refuse(reason) => reason,
-            Attempt::NotAnswered { was_reused } => {
-                // Whether the service would mind having it twice, nobody can tell.
-                let is_idempotent = false;
-                let outbound = &mut request.outbound;
-                match retries.next(outbound, is_idempotent, was_reused) {
-                    Some(retry) => {
-                        session.rules.upstream.stats().retries.increment(retry);
-                        outbound.rewind();
-                        began.attempt = clock::now();
-                        continue;
-                    }
-                    None => RefusalReason::UpstreamDied,
-                }
-            }
-        };
-        return refuse(session, request, facts, frames, reason).await;
+        let began = &attempts.began;
+        let attempt = attempt(session, request, facts, lease, frames, began).await;
+        if let Some(conclusion) = session.conclude(&mut attempts, request, attempt) {
+            break conclusion;
+        }
+    };
+    match conclusion {
+        Conclusion::Answered => Ok(()),
+        Conclusion::End(end) => Err(end),
+        Conclusion::Refuse(reason) => refuse(session, request, facts, frames, reason).await,
     }
 }
 

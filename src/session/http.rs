@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Began, Outcome, Retries};
-use super::queue::NoLease;
+use super::attempt::{Began, Conclusion, Outcome};
 use super::verdict::{self, Attempt};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
 use crate::config::checked::Retry;
-use crate::pool::{Lease, PoolKey};
+use crate::pool::Lease;
 use crate::protocol::http::{
     Options, Persistence, Refusal, RequestFacts, RequestFramer, ResponseFramer,
 };
@@ -20,10 +19,9 @@ use crate::relay::buffer::Buffer;
 use crate::relay::client::ClientLost;
 use crate::relay::request::Request;
 use crate::relay::tunnel::{self, TunnelRules};
-use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
+use crate::stats::reason::{DiscardReason, RefusalReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Want};
 
 /// Serves the client to the end of its connection.
 pub(super) async fn serve(session: &mut Session) -> SessionEnd {
@@ -77,56 +75,22 @@ async fn carry(
     if !facts.idempotent {
         request.outbound.release_hold();
     }
-    let mut began = Began::now();
-    session.client.facts.count_exchange();
-    let mut retries = Retries::default();
-    loop {
-        let want = Want {
-            key: PoolKey::SOLE,
-            fresh: retries.count > 0,
+    let mut attempts = session.begin_exchange(facts.idempotent);
+    let conclusion = loop {
+        let lease = match session.lease_for(&mut attempts, request).await {
+            Ok(lease) => lease,
+            Err(conclusion) => break conclusion,
         };
-        let is_here = request.is_framed || request.outbound.is_blocked();
-        let lease = match session.acquire(want, is_here, began.attempt).await {
-            Ok((lease, lent_at)) => {
-                began.attempt = lent_at;
-                lease
-            }
-            // The upstream was taken away by a reload; the new rules name another.
-            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {
-                began.attempt = clock::now();
-                continue;
-            }
-            Err(NoLease::Refused(error)) => {
-                let reason = refusal::of_acquire(&error);
-                return refuse(session, request, Some(facts), reason).await;
-            }
-            Err(NoLease::Client(lost)) => {
-                let stats = session.rules.upstream.stats();
-                stats.exchanges.increment(ExchangeOutcome::Abandoned);
-                return Err(verdict::client_lost(lost, Phase::Queue, true));
-            }
-        };
-        match attempt(session, request, facts, lease, options, &began).await {
-            Attempt::Done => return Ok(()),
-            Attempt::End(end) => return Err(end),
-            Attempt::Refuse(reason) => {
-                return refuse(session, request, Some(facts), reason).await;
-            }
-            Attempt::NotAnswered { was_reused } => {
-                let outbound = &mut request.outbound;
-                match retries.next(outbound, facts.idempotent, was_reused) {
-                    Some(retry) => {
-                        session.rules.upstream.stats().retries.increment(retry);
-                        outbound.rewind();
-                        began.attempt = clock::now();
-                    }
-                    None => {
-                        let reason = RefusalReason::UpstreamDied;
-                        return refuse(session, request, Some(facts), reason).await;
-                    }
-                }
-            }
+        let began = &attempts.began;
+        let attempt = attempt(session, request, facts, lease, options, began).await;
+        if let Some(conclusion) = session.conclude(&mut attempts, request, attempt) {
+            break conclusion;
         }
+    };
+    match conclusion {
+        Conclusion::Answered => Ok(()),
+        Conclusion::End(end) => Err(end),
+        Conclusion::Refuse(reason) => refuse(session, request, Some(facts), reason).await,
     }
 }
 
