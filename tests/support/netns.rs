@@ -82,6 +82,12 @@ impl Namespace {
         run("ip", &["netns", "exec", &self.name, "sh", "-c", &write]);
     }
 
+    /// Lets hosts that close first, and keep TIME_WAIT, make 60,000 connections to one address.
+    fn widen_ports(&self) {
+        let file = "/proc/sys/net/ipv4/ip_local_port_range";
+        self.enter(|| std::fs::write(file, "1024 65000").unwrap());
+    }
+
     /// How many TCP sockets inside match an `ss` filter: `state time-wait sport = :80`.
     pub fn sockets(&self, filter: &str) -> u64 {
         let words: Vec<&str> = ["-tnaH"].into_iter().chain(filter.split(' ')).collect();
@@ -104,6 +110,7 @@ impl Network {
         };
         network.join(&network.clients, "clients", "10.77.1.1/24", "10.77.1.2/24");
         network.join(&network.service, "service", "10.77.2.1/24", "10.77.2.2/24");
+        network.clients.widen_ports();
         let rules = network
             .proxy
             .enter(|| tempfile::NamedTempFile::new().unwrap());
