@@ -48,7 +48,8 @@ impl Ask {
         };
         Self {
             tag,
-            sent: size(random, 60_000),
+            // The head of a request is always its client's own.
+            sent: size(random, 60_000).max(PROBE.len()),
             wanted: size(random, 200_000),
         }
     }
@@ -59,15 +60,24 @@ impl Ask {
         frame(&[&self.tag.to_be_bytes(), &wanted, &body])
     }
 
-    fn read(payload: &[u8]) -> Self {
-        let tag = u64::from_be_bytes(payload[..8].try_into().unwrap());
-        let wanted = u32::from_be_bytes(payload[8..12].try_into().unwrap()) as usize;
-        let sent = payload.len() - 12;
+    /// No byte of a request may be another client's. A client may end in the midst of one just when the
+    /// service speaks unasked, which looks like an answer: then `probe` is taken for the rest.
+    /// `None`: it is taken even for a part of the length.
+    fn read(payload: &[u8], probe: &[u8]) -> Option<Self> {
+        if payload.is_empty() && !probe.is_empty() {
+            return None;
+        }
+        let (head, body) = payload.split_at(12);
+        let tag = u64::from_be_bytes(head[..8].try_into().unwrap());
+        let wanted = u32::from_be_bytes(head[8..].try_into().unwrap()) as usize;
+        let sent = body.len();
+        let own = pattern(!tag, sent);
+        let is_own_up_to_probe = |count| body == [&own[..sent - count], &probe[..count]].concat();
         assert!(
-            payload[12..] == pattern(!tag, sent),
+            (0..=probe.len()).any(is_own_up_to_probe),
             "a foreign byte in a request"
         );
-        Self { tag, sent, wanted }
+        Some(Self { tag, sent, wanted })
     }
 
     fn answer(&self) -> Vec<u8> {
@@ -105,6 +115,16 @@ enum Manners {
     Promising,
 }
 
+impl Manners {
+    /// What it may be asked by millpond itself.
+    fn probe(self) -> &'static [u8] {
+        match self {
+            Self::InOrder => PROBE,
+            Self::OneReplyEach | Self::Promising => &[],
+        }
+    }
+}
+
 fn serve(mut connection: Connection, manners: Manners) {
     let mut random = Rng::with_seed(connection.number);
     while let Ok(payload) = read_frame(&mut connection) {
@@ -112,7 +132,10 @@ fn serve(mut connection: Connection, manners: Manners) {
             connection.write(PROBE_ANSWER);
             continue;
         }
-        let answer = Ask::read(&payload).answer();
+        let Some(ask) = Ask::read(&payload, manners.probe()) else {
+            return;
+        };
+        let answer = ask.answer();
         match random.u8(0..40) {
             // It dies inside its answer.
             0 => {
