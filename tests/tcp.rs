@@ -520,6 +520,35 @@ fn a_probe_that_a_late_answer_precedes_is_not_answered() {
 }
 
 #[test]
+fn a_request_cut_short_that_the_probe_completes_is_answered_to_nobody() {
+    let service = Service::start(|mut connection| {
+        while let Ok(line) = connection.through(b"\n") {
+            if line == b"PING\n" {
+                connection.write("+PONG\n");
+                continue;
+            }
+            connection.write(&line);
+            if line == b"a\n" {
+                // Part of a request, to which it says something all the same.
+                connection.fill().unwrap();
+                connection.write("unasked\n");
+            }
+        }
+    });
+    let proxy = started(&service, PROBED);
+    let mut client = proxy.client();
+    assert_eq!(ask(&mut client, "a"), "a\n");
+    client.send("cut");
+    assert_eq!(client.through(b"\n").unwrap(), b"unasked\n");
+    client.socket.half_close();
+    assert_eq!(client.end(), (Vec::new(), End::Reset));
+    drop(client);
+    proxy.wait_upstream("discards/reuse_probe_wrong", 1);
+    assert_eq!(ask_once(&proxy, "b"), "b\n");
+    proxy.finish();
+}
+
+#[test]
 fn a_probe_that_is_not_answered_in_time_is_no_proof() {
     let gate = Gate::new();
     let service = late(&gate);
