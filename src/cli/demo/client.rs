@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::dial::{Dial, Stream};
-use super::service::answer_to;
 
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(10);
 const RESPONSE_BYTES_MAX: usize = 4096;
@@ -123,6 +122,11 @@ pub(super) fn head(response: &[u8]) -> Result<Option<Head>, Failure> {
         })),
         None => Err(Failure::Unreadable),
     }
+}
+
+/// The one right answer to client `number`: nobody else's is like it.
+pub(super) fn answer_to(number: usize) -> String {
+    format!("This is the answer to client {number} and to nobody else.\n")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::service::answer_to;
+use super::client::answer_to;
 use crate::stats::counter::Counter;
 
 /// The body of an answer.

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::DemoError;
+use super::client::answer_to;
 use super::closer::{self, Close};
 use crate::stats::counter::Counter;
 
@@ -141,9 +142,4 @@ async fn keep_open(listener: TcpListener, connects: Arc<Counter>) {
 
 async fn answer(Path(number): Path<usize>) -> String {
     answer_to(number)
-}
-
-/// The one right answer to client `number`: nobody else's is like it.
-pub(super) fn answer_to(number: usize) -> String {
-    format!("This is the answer to client {number} and to nobody else.\n")
 }

@@ -11,7 +11,6 @@
 use memchr::memmem;
 
 use super::FrameViolation;
-use super::head::Taken;
 
 /// A frame that ends with a delimiter, as far as it was seen.
 #[derive(Debug)]
@@ -21,6 +20,14 @@ pub(super) struct Delimited<'l> {
     begun: usize,
     /// How many bytes the frame may still have.
     left: usize,
+}
+
+/// The first bytes of what was shown, which belong to the frame.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) count: usize,
+    /// The frame ends with them.
+    pub(super) is_whole: bool,
 }
 
 impl<'l> Delimited<'l> {

@@ -7,7 +7,7 @@
 use memchr::memmem;
 
 use super::FrameViolation;
-use super::delimiter::Delimited;
+use super::delimiter::{Delimited, Taken};
 use super::layout::{BadLength, Framing, Layout};
 
 /// What the first bytes of a frame say.
@@ -79,14 +79,6 @@ impl<'l, 'b> Head<'l, 'b> {
             rest: Rest::Delimited(Delimited::new(delimiter, layout.frame_max)),
         })
     }
-}
-
-/// The first bytes of what was shown, which belong to the frame.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) count: usize,
-    /// The frame ends with them.
-    pub(super) is_whole: bool,
 }
 
 impl Rest<'_> {

@@ -7,7 +7,8 @@
 //! Invariant: no byte goes on before the kind of its frame is known, and a reply has no end but its
 //! boundary.
 
-use super::head::{Head, Rest, Taken};
+use super::delimiter::Taken;
+use super::head::{Head, Rest};
 use super::layout::{Layout, Mark};
 use super::{FrameViolation, RequestFacts};
 use crate::protocol::{Eof, Frame, Framer, Pass, Reply, Then};

@@ -3,7 +3,8 @@
 //! Invariant: no byte goes on before the kind of the frame is known, and none after its boundary is
 //! taken; it belongs to the next request.
 
-use super::head::{Head, Rest, Taken};
+use super::delimiter::Taken;
+use super::head::{Head, Rest};
 use super::layout::{Layout, Mark};
 use super::{FrameViolation, RequestFacts};
 use crate::protocol::{Frame, Framer, Pass, Then};

@@ -12,7 +12,7 @@
 //!
 //! Invariant: what precedes a fault has been taken before the fault is returned.
 
-use super::fields::Field;
+use super::fields::{self, Field};
 use super::head::{self, FIELDS_MAX, HeadFault, Scan};
 
 /// Bytes of the extensions of one chunk, at most.
@@ -173,7 +173,7 @@ impl State {
                 if len < EXTENSION_MAX =>
             {
                 let is_space = matches!(byte, b'\t' | b' ');
-                if !named && !is_space && !head::is_token(byte) {
+                if !named && !is_space && !fields::is_token(byte) {
                     return Err(ChunkFault::BadChunk);
                 }
                 Ok(Self::Extension {

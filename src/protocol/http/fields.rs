@@ -8,7 +8,6 @@
 //! Invariant: a value has one reading here or none.
 
 use super::BodyLength;
-use super::head::is_token;
 
 /// Connection options in one head, at most. Each of them is compared with each field.
 const OPTIONS_MAX: usize = 16;
@@ -283,4 +282,9 @@ pub(super) fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
         }
         u32::try_from(content_length(seconds[1..].trim_ascii())?).ok()
     })
+}
+
+/// A `tchar` of RFC 9110 section 5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use httparse::Header;
 use memchr::memchr2;
 
-use super::fields::Field;
+use super::fields::{Field, is_token};
 
 /// Fields of a head or of a trailer section, at most.
 pub(super) const FIELDS_MAX: usize = 100;
@@ -112,11 +112,6 @@ pub(super) fn fault_of(error: httparse::Error, lines: &[u8]) -> HeadFault {
         }
     }
     HeadFault::BadField
-}
-
-/// A `tchar` of RFC 9110 section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn is_value(byte: u8) -> bool {

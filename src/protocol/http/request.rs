@@ -79,7 +79,7 @@ impl<'o> RequestFramer<'o> {
             }
             [b'\r', b'\n', ..] => Err(RequestViolation::BadStartLine),
             [b'\r' | b'\n', ..] => Err(RequestViolation::BareLineEnd),
-            [first, ..] if !head::is_token(*first) => Err(RequestViolation::BadStartLine),
+            [first, ..] if !fields::is_token(*first) => Err(RequestViolation::BadStartLine),
             _ => {
                 self.state = State::Head {
                     scan: Scan::new(),
