@@ -5,7 +5,6 @@ use futures_util::future::BoxFuture;
 
 use super::Proxy;
 use crate::admin::{Control, Readiness, ReloadReport};
-use crate::drain::Stage;
 use crate::stats::tree::Tree;
 
 impl Control for Proxy {
@@ -15,9 +14,10 @@ impl Control for Proxy {
 
     fn readiness(&self) -> Readiness {
         // Every listener is bound before there is a Proxy to ask.
-        match self.shared.stage.read() {
-            Stage::Serving => Readiness::Ready,
-            Stage::Grace | Stage::Draining => Readiness::Draining,
+        if self.shared.tree.is_draining() {
+            Readiness::Draining
+        } else {
+            Readiness::Ready
         }
     }
 

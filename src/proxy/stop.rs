@@ -32,20 +32,22 @@ impl Proxy {
     /// with the rest cut off.
     pub async fn drain(&self) -> Drained {
         let shutdown = self.parts().config.shutdown.clone();
-        self.shared.stage.reach(Stage::Grace);
-        self.shared.tree.set_draining();
         if !shutdown.grace.is_zero() {
+            self.shared.stage.reach(Stage::Grace);
+            self.shared.tree.set_draining();
             info!(grace = ?shutdown.grace, "stopping: still accepting");
             sleep(shutdown.grace).await;
         }
         self.shared.stage.reach(Stage::Draining);
         let deadline = clock::now() + shutdown.drain_timeout;
+        // Those that are still let in from the accept queue are told too.
+        self.command_sessions(Command::Drain);
+        // Only now: once anybody can see that it drains, every answer that begins says so.
+        self.shared.tree.set_draining();
         info!(drain_timeout = ?shutdown.drain_timeout, "draining");
         for door in self.parts().listeners.values() {
             door.stop.cancel();
         }
-        // Those that are still let in from the accept queue are told too.
-        self.command_sessions(Command::Drain);
         self.shared.accepting.close();
         let _ = timeout_at(deadline.into(), self.shared.accepting.wait()).await;
         self.shared.sessions.close();
