@@ -267,8 +267,8 @@ fn health_and_sessions_are_told() {
 
 #[test]
 fn readiness_does_not_depend_on_the_service() {
-    let nobody = support::nginx::free_address("127.0.0.1").to_string();
-    let proxy = Config::to(&nobody).start();
+    let nobody = support::upstream::Nobody::new();
+    let proxy = Config::to(nobody.address()).start();
     assert_eq!(client::once(proxy.address(), "/").unwrap().status(), 502);
     assert_eq!(proxy.admin("GET", "/readyz").0, 200);
     proxy.finish();

@@ -14,7 +14,7 @@ use support::netns::{Network, SERVICE};
 use support::nginx::free_address;
 use support::proxy::{Config, Proxy};
 use support::socket::End;
-use support::upstream::Service;
+use support::upstream::{Nobody, Service};
 use support::wait::{self, Flag, Gate};
 
 /// A service that answers with its connection's number, each time a gate lets it.
@@ -395,8 +395,8 @@ fn a_client_that_half_closes_in_the_queue_still_gets_its_answer() {
 #[test]
 fn a_refusing_endpoint_costs_no_request_and_is_tried_again() {
     let works = numbered();
-    let refuses = free_address("127.0.0.1").to_string();
-    let proxy = Config::to_all(&[&refuses, works.address()])
+    let refuses = Nobody::new();
+    let proxy = Config::to_all(&[refuses.address(), works.address()])
         .pool("size = 4")
         .pool("backoff_min = \"50ms\"")
         .pool("backoff_max = \"200ms\"")
@@ -416,8 +416,10 @@ fn a_refusing_endpoint_costs_no_request_and_is_tried_again() {
         "{back} connects were refused: that is no back-off"
     );
     // Once it works, it gets its share.
+    let address = refuses.address().to_owned();
+    drop(refuses);
     let revived = Service::start_on(
-        &refuses,
+        &address,
         |mut connection| while connection.answer("revived") {},
     );
     wait::until("the revived endpoint serves", || {
@@ -431,8 +433,11 @@ fn a_refusing_endpoint_costs_no_request_and_is_tried_again() {
 #[test]
 fn an_unsent_request_fails_over_to_another_endpoint() {
     let works = numbered();
-    let refuses = free_address("127.0.0.1").to_string();
-    for endpoints in [[works.address(), &refuses], [&refuses, works.address()]] {
+    let refuses = Nobody::new();
+    for endpoints in [
+        [works.address(), refuses.address()],
+        [refuses.address(), works.address()],
+    ] {
         let proxy = Config::to_all(&endpoints).pool("size = 1").start();
         let mut client = proxy.client();
         // A POST: failing over needs no idempotence, because nothing was sent.

@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 
 use support::client::{self, Client};
 use support::message::{Message, pattern};
-use support::nginx::free_address;
 use support::proxy::{Config, Proxy};
 use support::socket::End;
-use support::upstream::Service;
+use support::upstream::{Nobody, Service};
 use support::wait::Gate;
 
 /// A malformed request: what is wrong with it, its bytes, the statuses it may get, and its counter.
@@ -459,8 +458,8 @@ fn an_idle_client_is_closed_without_a_word() {
 
 #[test]
 fn nobody_listening_gets_502() {
-    let nobody = free_address("127.0.0.1").to_string();
-    let proxy = Config::to(&nobody).start();
+    let nobody = Nobody::new();
+    let proxy = Config::to(nobody.address()).start();
     let mut client = proxy.client();
     for _ in 0..3 {
         assert_eq!(

@@ -171,6 +171,30 @@ impl Service {
     }
 }
 
+/// Where nobody listens. Its port stays taken, so that nobody else comes to.
+pub struct Nobody {
+    address: String,
+    _port: socket2::Socket,
+}
+
+impl Nobody {
+    pub fn new() -> Self {
+        let port =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        port.bind(&any.into()).unwrap();
+        let address = port.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            address: address.to_string(),
+            _port: port,
+        }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         let failed = self.tally.failed.load(Ordering::SeqCst);
