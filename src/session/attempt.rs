@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::queue::NoLease;
-use super::verdict::{self, Attempt, Consequence, Standing, Verdict};
+use super::verdict::{Attempt, Consequence, Standing, Verdict};
 use super::{Session, SessionEnd, refusal};
 use crate::close::Phase;
 use crate::pool::{Lease, PoolKey};
@@ -17,7 +17,7 @@ use crate::relay::outbound::Outbound;
 use crate::relay::request::Request;
 use crate::stats::reason::{ExchangeOutcome, RefusalReason, RetryReason};
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Want};
+use crate::upstream::Want;
 
 /// How an attempt went.
 pub(super) enum Outcome<A> {
@@ -88,26 +88,13 @@ impl Session {
             fresh: attempts.retries.count > 0,
         };
         let is_here = request.is_framed || request.outbound.is_blocked();
-        loop {
-            match self.acquire(want, is_here, attempts.began.attempt).await {
-                Ok((lease, lent_at)) => {
-                    attempts.began.attempt = lent_at;
-                    return Ok(lease);
-                }
-                // The upstream was taken away by a reload; the new rules name another.
-                Err(NoLease::Refused(AcquireError::Draining)) if self.renew_rules() => {
-                    attempts.began.attempt = clock::now();
-                }
-                Err(NoLease::Refused(error)) => {
-                    return Err(Conclusion::Refuse(refusal::of_acquire(&error)));
-                }
-                Err(NoLease::Client(lost)) => {
-                    let stats = self.rules.upstream.stats();
-                    stats.exchanges.increment(ExchangeOutcome::Abandoned);
-                    let end = verdict::client_lost(lost, Phase::Queue, true);
-                    return Err(Conclusion::End(end));
-                }
+        match self.acquire(want, is_here, attempts.began.attempt).await {
+            Ok((lease, lent_at)) => {
+                attempts.began.attempt = lent_at;
+                Ok(lease)
             }
+            Err(NoLease::Refused(error)) => Err(Conclusion::Refuse(refusal::of_acquire(&error))),
+            Err(NoLease::Ended(end)) => Err(Conclusion::End(end)),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::relay::tunnel::{self, TunnelEnd, TunnelRules};
 use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason, RetryReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Want};
+use crate::upstream::Want;
 
 /// Stale connections that a session may meet before it asks for a new one.
 const STALE_MAX: u32 = 2;
@@ -59,26 +59,18 @@ enum Carried {
 }
 
 async fn lend(session: &mut Session, fresh: bool) -> Result<Lease, SessionEnd> {
-    loop {
-        let want = Want {
-            key: PoolKey::SOLE,
-            fresh,
-        };
-        // A client's FIN is for the service to hear, so it does not leave the queue.
-        match session.acquire(want, true, clock::now()).await {
-            Ok((lease, _)) => return Ok(lease),
-            // The upstream was taken away by a reload; the new rules name another.
-            Err(NoLease::Refused(AcquireError::Draining)) if session.renew_rules() => {}
-            Err(NoLease::Refused(error)) => {
-                session.count_refused_exchange();
-                return Err(session.turn_away(refusal::of_acquire(&error)));
-            }
-            Err(NoLease::Client(lost)) => {
-                let stats = session.rules.upstream.stats();
-                stats.exchanges.increment(ExchangeOutcome::Abandoned);
-                return Err(verdict::client_lost(lost, Phase::Queue, true));
-            }
+    let want = Want {
+        key: PoolKey::SOLE,
+        fresh,
+    };
+    // A client's FIN is for the service to hear, so it does not leave the queue.
+    match session.acquire(want, true, clock::now()).await {
+        Ok((lease, _)) => Ok(lease),
+        Err(NoLease::Refused(error)) => {
+            session.count_refused_exchange();
+            Err(session.turn_away(refusal::of_acquire(&error)))
         }
+        Err(NoLease::Ended(end)) => Err(end),
     }
 }
 
