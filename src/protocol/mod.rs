@@ -80,6 +80,13 @@ impl Frame {
         pass: Pass::Dropped,
         then: Then::More,
     };
+
+    /// The message ended before these bytes.
+    pub const ENDED: Self = Self {
+        taken: 0,
+        pass: Pass::Dropped,
+        then: Then::Boundary,
+    };
 }
 
 /// How taken bytes go on.

@@ -101,11 +101,7 @@ impl Framer for ReplyFramer<'_> {
             }
             State::Reply(rest) => (rest, Pass::Verbatim, Then::Boundary, State::Complete),
             State::Head { .. } | State::Complete => {
-                return Ok(Frame {
-                    taken: 0,
-                    pass: Pass::Dropped,
-                    then: Then::Boundary,
-                });
+                return Ok(Frame::ENDED);
             }
         };
         let Taken { count, is_whole } = rest.take(bytes)?;

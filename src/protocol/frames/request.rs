@@ -67,11 +67,7 @@ impl Framer for RequestFramer<'_> {
             self.state = State::Rest(head.rest);
         }
         let State::Rest(rest) = &mut self.state else {
-            return Ok(Frame {
-                taken: 0,
-                pass: Pass::Dropped,
-                then: Then::Boundary,
-            });
+            return Ok(Frame::ENDED);
         };
         let Taken { count, is_whole } = rest.take(bytes)?;
         if is_whole {

@@ -177,11 +177,7 @@ impl Framer for RequestFramer<'_> {
                 }
                 Ok(frame)
             }
-            State::Complete => Ok(Frame {
-                taken: 0,
-                pass: Pass::Dropped,
-                then: Then::Boundary,
-            }),
+            State::Complete => Ok(Frame::ENDED),
         }
     }
 }

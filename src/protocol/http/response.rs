@@ -338,11 +338,7 @@ impl Framer for ResponseFramer {
                 }
                 Ok(frame)
             }
-            State::Complete => Ok(Frame {
-                taken: 0,
-                pass: Pass::Dropped,
-                then: Then::Boundary,
-            }),
+            State::Complete => Ok(Frame::ENDED),
             State::Pinned => {
                 let then = Then::Pinned(PinReason::Upgrade);
                 Ok(Frame {
