@@ -32,9 +32,6 @@ struct Ask {
     wanted: usize,
 }
 
-/// The states of a connection that takes a slot.
-const SLOTS: [&str; 5] = ["connecting", "idle", "leased", "shared", "closing"];
-
 /// The framing that is none.
 const UNTIL_CLOSE: u64 = 3;
 
@@ -342,7 +339,7 @@ fn no_client_ever_sees_a_byte_of_anothers_reply() {
             service.kill_one(&mut random);
             let now = proxy.snapshot();
             facts::check_always(&now);
-            let taken: u64 = SLOTS.iter().map(|state| now.endpoint(state)).sum();
+            let taken = now.taken_slots();
             assert!(
                 taken <= 24,
                 "{taken} slots of 24:\n{:#}",

@@ -280,8 +280,7 @@ fn storm(manners: Manners, configure: impl Fn(Config) -> Config) -> (Proxy, Snap
             service.kill_one(&mut random);
             let now = proxy.snapshot();
             facts::check_always(&now);
-            let states = ["connecting", "idle", "leased", "shared", "closing"];
-            let taken: u64 = states.iter().map(|state| now.endpoint(state)).sum();
+            let taken = now.taken_slots();
             assert!(
                 taken <= POOL_SIZE,
                 "{taken} slots:\n{:#}",

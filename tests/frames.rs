@@ -6,7 +6,7 @@ mod support;
 use nix::sys::signal::Signal;
 use support::client::Client;
 use support::message::pattern;
-use support::proxy::{Config, Snapshot};
+use support::proxy::Config;
 use support::socket::End;
 use support::upstream::{Connection, Service};
 use support::wait::{self, Gate};
@@ -57,15 +57,6 @@ fn ask(client: &mut Client, payload: &str) -> String {
     String::from_utf8(read_frame(client).unwrap()).unwrap()
 }
 
-fn without_resets(now: &Snapshot) {
-    assert_eq!(
-        (now.resets_sent(), now.resets_received()),
-        (0, 0),
-        "{:#}",
-        now.0
-    );
-}
-
 #[test]
 fn many_clients_share_one_connection_in_turn() {
     let service = echoing();
@@ -81,7 +72,7 @@ fn many_clients_share_one_connection_in_turn() {
     let now = proxy.wait_completed(30);
     assert_eq!(now.upstream("connects/established"), 1);
     assert_eq!(now.sum("/upstreams/service/discards"), 0);
-    without_resets(&now);
+    now.expect_no_resets();
     proxy.finish();
 }
 
@@ -185,7 +176,7 @@ fn a_half_close_after_the_request_does_not_cut_the_reply() {
     let now = proxy.wait_completed(1);
     // The service never hears of it.
     assert_eq!(now.endpoint("idle"), 1);
-    without_resets(&now);
+    now.expect_no_resets();
     proxy.finish();
 }
 
@@ -307,7 +298,7 @@ fn a_frame_over_the_limit_ends_its_session_and_nobody_elses() {
     proxy.wait_until("it ended so", |now| now.session_ends(&how) == 1);
     assert_eq!(ask(&mut other, "b "), "b 0");
     drop(other);
-    without_resets(&proxy.snapshot());
+    proxy.snapshot().expect_no_resets();
     proxy.finish();
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use support::client::Client;
 use support::message::pattern;
 use support::process::run;
-use support::proxy::{Config, Proxy, Snapshot};
+use support::proxy::{Config, Proxy};
 use support::socket::{End, Socket};
 use support::upstream::{Connection, Service};
 use support::wait::{self, Gate, PATIENCE};
@@ -75,18 +75,8 @@ fn ask(client: &mut Client, line: &str) -> String {
 fn ask_once(proxy: &Proxy, line: &str) -> String {
     let mut client = proxy.client();
     let answer = ask(&mut client, line);
-    client.socket.half_close();
-    client.expect_fin();
+    client.leave();
     answer
-}
-
-fn without_resets(now: &Snapshot) {
-    assert_eq!(
-        (now.resets_sent(), now.resets_received()),
-        (0, 0),
-        "{:#}",
-        now.0
-    );
 }
 
 #[test]
@@ -100,7 +90,7 @@ fn a_session_has_a_connection_for_itself() {
     assert_eq!(now.upstream("discards/session_end"), 3);
     assert_eq!(now.upstream("exchanges/completed"), 3);
     assert_eq!(now.session_ends(&["initiator=downstream", "manner=fin"]), 3);
-    without_resets(&now);
+    now.expect_no_resets();
     proxy.finish();
 }
 
@@ -142,7 +132,7 @@ fn a_service_may_speak_first_and_its_greeting_reaches_its_client_whole() {
         drop(client);
         let now = proxy.wait_listener("sessions/terminated", 1);
         assert_eq!(now.upstream("discards/idle_bytes"), 0, "{:#}", now.0);
-        without_resets(&now);
+        now.expect_no_resets();
         proxy.finish();
     }
 }
@@ -200,7 +190,7 @@ fn both_sides_may_close_by_halves() {
             "{:#}",
             now.0
         );
-        without_resets(&now);
+        now.expect_no_resets();
         proxy.finish();
     }
 }
@@ -226,7 +216,7 @@ fn a_services_fin_is_passed_on_and_the_client_may_go_on() {
         now.connection_ends(&["initiator=upstream", "manner=fin"]),
         1
     );
-    without_resets(&now);
+    now.expect_no_resets();
     proxy.finish();
 }
 
@@ -365,7 +355,7 @@ fn a_connection_serves_the_next_client_after_a_clean_end() {
         assert_eq!(now.upstream("connects/established"), 1);
         assert_eq!(now.sum("/upstreams/service/discards"), 0);
         assert_eq!(now.upstream("exchanges/completed"), 3);
-        without_resets(&now);
+        now.expect_no_resets();
         proxy.finish();
     }
 }
@@ -380,9 +370,7 @@ fn a_client_that_goes_on_after_its_answers_is_one_session() {
         // Longer than `quiet`: silence alone ends nothing.
         assert!(client.socket.stays_silent(Duration::from_millis(40)));
     }
-    client.socket.half_close();
-    client.expect_fin();
-    drop(client);
+    client.leave();
     proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
     proxy.finish();
 }
@@ -399,12 +387,10 @@ fn tls_is_recognised_and_its_connection_never_reused() {
         let mut client = proxy.client();
         client.send(b"\x16\x03\x01\x00\x01x");
         assert_eq!(client.exactly(6).unwrap(), b"\x16\x03\x01\x00\x01x");
-        client.socket.half_close();
-        client.expect_fin();
-        drop(client);
+        client.leave();
         let now = proxy.wait_upstream("connections/terminated", 1);
         assert_eq!(now.upstream("discards/reuse_tls"), 1, "{:#}", now.0);
-        without_resets(&now);
+        now.expect_no_resets();
         proxy.finish();
     }
 }
@@ -422,9 +408,7 @@ fn a_service_that_greets_is_recognised_and_its_connection_never_reused() {
         let mut client = proxy.client();
         assert_eq!(client.through(b"\n").unwrap(), b"220 hello\n");
         assert_eq!(ask(&mut client, "a"), "a\n");
-        client.socket.half_close();
-        client.expect_fin();
-        drop(client);
+        client.leave();
         let now = proxy.wait_upstream("connections/terminated", 1);
         assert_eq!(now.upstream("discards/reuse_greeting"), 1, "{:#}", now.0);
         proxy.finish();
@@ -460,9 +444,7 @@ fn a_client_with_the_last_word_leaves_no_connection_for_others() {
         let mut client = proxy.client();
         assert_eq!(ask(&mut client, "a"), "a\n");
         client.send("silent\n");
-        client.socket.half_close();
-        client.expect_fin();
-        drop(client);
+        client.leave();
         let now = proxy.wait_upstream("connections/terminated", 1);
         assert_eq!(now.upstream("discards/reuse_unanswered"), 1, "{:#}", now.0);
         proxy.finish();
@@ -557,9 +539,7 @@ fn a_probe_that_is_not_answered_in_time_is_no_proof() {
         .start();
     let mut client = proxy.client();
     assert_eq!(ask(&mut client, "twice"), "one\n");
-    client.socket.half_close();
-    client.expect_fin();
-    drop(client);
+    client.leave();
     proxy.wait_upstream("discards/reuse_probe_timeout", 1);
     gate.open();
     assert_eq!(ask_once(&proxy, "b"), "b\n");
@@ -573,9 +553,7 @@ fn a_promise_that_is_broken_before_the_next_client_is_found_out() {
     let proxy = started(&service, PROMISED);
     let mut client = proxy.client();
     assert_eq!(ask(&mut client, "twice"), "one\n");
-    client.socket.half_close();
-    client.expect_fin();
-    drop(client);
+    client.leave();
     proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
     gate.open();
     proxy.wait_upstream("discards/idle_bytes", 1);
@@ -590,9 +568,7 @@ fn a_promise_that_is_broken_after_the_lease_and_before_the_client_speaks_is_foun
     let proxy = started(&service, PROMISED);
     let mut client = proxy.client();
     assert_eq!(ask(&mut client, "twice"), "one\n");
-    client.socket.half_close();
-    client.expect_fin();
-    drop(client);
+    client.leave();
     proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
     let mut next = proxy.client();
     proxy.wait_until("it is lent", |now| now.endpoint("leased") == 1);
@@ -929,9 +905,7 @@ fn a_greeting_is_recognised_where_its_client_has_spoken_already() {
     drop(first);
     assert_eq!(second.through(b"\n").unwrap(), b"220 hello\n");
     assert_eq!(second.through(b"\n").unwrap(), b"a\n");
-    second.socket.half_close();
-    second.expect_fin();
-    drop(second);
+    second.leave();
     proxy.wait_upstream("discards/reuse_greeting", 2);
     proxy.finish();
 }
@@ -976,13 +950,9 @@ fn a_connection_that_has_served_is_lent_to_nobody_once_a_reload_has_changed_the_
     proxy.rewrite(&config(&service, &[]).pool("size = 1"));
     let (status, said) = proxy.admin("POST", "/api/v1/reload");
     assert_eq!(status, 200, "{said}");
-    during.socket.half_close();
-    during.expect_fin();
-    drop(during);
+    during.leave();
     assert_eq!(waiting.through(b"\n").unwrap(), b"c on 1\n");
-    waiting.socket.half_close();
-    waiting.expect_fin();
-    drop(waiting);
+    waiting.leave();
     let now = proxy.wait_upstream("connections/terminated", 2);
     assert_eq!(now.upstream("discards/flushed"), 2, "{:#}", now.0);
     assert_eq!(ask_once(&proxy, "d"), "d on 2\n");
@@ -1073,9 +1043,7 @@ fn a_connection_serves_the_next_client_over_unix_sockets_too() {
         for line in ["a", "b", "c"] {
             let mut client = Client::over(Socket::dial_unix(&front).unwrap());
             assert_eq!(ask(&mut client, line), format!("{line} on 0\n"));
-            client.socket.half_close();
-            client.expect_fin();
-            drop(client);
+            client.leave();
             proxy.wait_until("it is back", |now| now.endpoint("idle") == 1);
         }
         let now = proxy.snapshot();

@@ -71,15 +71,6 @@ fn ended(proxy: &Proxy, how: [&str; 3]) -> Snapshot {
     now
 }
 
-fn without_resets(now: &Snapshot) {
-    assert_eq!(
-        (now.resets_sent(), now.resets_received()),
-        (0, 0),
-        "{:#}",
-        now.0
-    );
-}
-
 #[test]
 fn a_service_goes_on_after_the_clients_fin() {
     let (service, observed) = upgrading(|mut connection, tell| {
@@ -96,7 +87,7 @@ fn a_service_goes_on_after_the_clients_fin() {
     let (up, end) = seen(&observed);
     assert_eq!((up == pattern(2, 300_000), end), (true, End::Fin));
     drop(client);
-    without_resets(&ended(&proxy, ["downstream", "idle", "fin"]));
+    ended(&proxy, ["downstream", "idle", "fin"]).expect_no_resets();
     proxy.finish();
 }
 
@@ -145,7 +136,7 @@ fn a_client_goes_on_after_the_services_fin() {
     drop(client);
     let (up, end) = seen(&observed);
     assert_eq!((up == pattern(4, 300_000), end), (true, End::Fin));
-    without_resets(&ended(&proxy, ["upstream", "response", "fin"]));
+    ended(&proxy, ["upstream", "response", "fin"]).expect_no_resets();
     proxy.finish();
 }
 
@@ -175,7 +166,7 @@ fn a_close_in_order_is_no_reset_in_either_order() {
             assert_eq!(seen(&observed), (Vec::new(), End::Fin));
         }
         let now = ended(&proxy, how);
-        without_resets(&now);
+        now.expect_no_resets();
         assert_eq!(now.connection_ends(&["manner=fin"]), 1, "{:#}", now.0);
         assert_eq!(now.upstream("exchanges/pinned"), 1);
         let reason = if word == "last" {
@@ -211,7 +202,7 @@ fn a_service_has_so_long_after_the_clients_fin() {
     assert_eq!(seen(&observed), (b"last".to_vec(), End::Fin));
     drop(client);
     gate.open();
-    without_resets(&ended(&proxy, ["millpond", "close", "timeout"]));
+    ended(&proxy, ["millpond", "close", "timeout"]).expect_no_resets();
     proxy.finish();
 }
 
@@ -233,7 +224,7 @@ fn a_client_has_so_long_after_the_services_fin() {
     let waited = begun.elapsed();
     assert_eq!(up, b"");
     assert!(LIMIT.contains(&waited), "{waited:?}");
-    without_resets(&ended(&proxy, ["millpond", "close", "timeout"]));
+    ended(&proxy, ["millpond", "close", "timeout"]).expect_no_resets();
     drop(client);
     proxy.finish();
 }

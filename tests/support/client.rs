@@ -55,6 +55,12 @@ impl Client {
         self.0.until_end()
     }
 
+    /// Ends in order: its FIN, then the other side's and nothing before it.
+    pub fn leave(mut self) {
+        self.socket.half_close();
+        self.expect_fin();
+    }
+
     /// The stream ends here, by FIN, with nothing before it.
     pub fn expect_fin(&mut self) {
         let (rest, end) = self.0.until_end();

@@ -392,6 +392,12 @@ impl Snapshot {
         self.upstream(&format!("endpoints/0/{name}"))
     }
 
+    /// How many slots of the first endpoint's pool are taken, for whatever.
+    pub fn taken_slots(&self) -> u64 {
+        let states = ["connecting", "idle", "leased", "shared", "closing"];
+        states.iter().map(|state| self.endpoint(state)).sum()
+    }
+
     /// The number at a JSON pointer; it must be there.
     pub fn number(&self, pointer: &str) -> u64 {
         let number = self.0.pointer(pointer).and_then(Value::as_u64);
@@ -446,6 +452,12 @@ impl Snapshot {
     /// How many RSTs millpond received, on all sides.
     pub fn resets_received(&self) -> u64 {
         self.resets("received")
+    }
+
+    /// Fails where millpond sent or received an RST, on whichever side.
+    pub fn expect_no_resets(&self) {
+        let resets = (self.resets_sent(), self.resets_received());
+        assert_eq!(resets, (0, 0), "{:#}", self.0);
     }
 
     fn resets(&self, direction: &str) -> u64 {
