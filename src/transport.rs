@@ -7,22 +7,94 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connected stream socket.
+/// A connected stream socket, and how much has passed through it.
 #[derive(Debug)]
-pub enum Transport {
+pub struct Transport {
+    stream: Stream,
+    dialled_by: DialledBy,
+    read_bytes: u64,
+    written_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Stream {
     /// TCP over IPv4 or IPv6.
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),
 }
 
+/// Whose SYN began a connection. The kernel counts it among the bytes that its sender was
+/// acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DialledBy {
+    Us,
+    Peer,
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
 impl Transport {
+    /// One that we dialled over TCP.
+    pub fn dialled_tcp(stream: TcpStream) -> Self {
+        Self::new(stream, DialledBy::Us)
+    }
+
+    /// One that we dialled at a Unix socket.
+    pub fn dialled_unix(stream: UnixStream) -> Self {
+        Self::new(stream, DialledBy::Us)
+    }
+
+    /// One that we accepted over TCP.
+    pub fn accepted_tcp(stream: TcpStream) -> Self {
+        Self::new(stream, DialledBy::Peer)
+    }
+
+    /// One that we accepted at a Unix socket.
+    pub fn accepted_unix(stream: UnixStream) -> Self {
+        Self::new(stream, DialledBy::Peer)
+    }
+
+    fn new(stream: impl Into<Stream>, dialled_by: DialledBy) -> Self {
+        Self {
+            stream: stream.into(),
+            dialled_by,
+            read_bytes: 0,
+            written_bytes: 0,
+        }
+    }
+
+    /// Bytes read from it.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Bytes written to it: the kernel took them, which does not say that they arrived.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Whether we dialled it.
+    pub fn is_dialled(&self) -> bool {
+        self.dialled_by == DialledBy::Us
+    }
+
     /// Reads what is there; 0 is the peer's FIN. An answer shorter than `buffer` means that nothing
     /// more is there yet, and costs no further system call to find out.
     pub fn poll_read(
@@ -31,27 +103,29 @@ impl Transport {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let filled = buffer.filled().len();
-        let polled = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        polled.map_ok(|()| buffer.filled().len() - filled)
+        ready!(match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        })?;
+        let count = buffer.filled().len() - filled;
+        self.read_bytes += count as u64;
+        Poll::Ready(Ok(count))
     }
 
     /// Ready when a read would not block: bytes, FIN or RST have arrived.
     pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(context),
-            Self::Unix(stream) => stream.poll_read_ready(context),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(context),
+            Stream::Unix(stream) => stream.poll_read_ready(context),
         }
     }
 
     /// Has `look` find out what has arrived. Where that answers `WouldBlock`, readiness has to come
     /// anew.
     pub fn try_io<T>(&self, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        match self {
-            Self::Tcp(stream) => stream.try_io(Interest::READABLE, look),
-            Self::Unix(stream) => stream.try_io(Interest::READABLE, look),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.try_io(Interest::READABLE, look),
+            Stream::Unix(stream) => stream.try_io(Interest::READABLE, look),
         }
     }
 
@@ -60,14 +134,14 @@ impl Transport {
     pub fn rearm(&mut self) -> io::Result<()> {
         // Another descriptor of the same socket: what waits in it is told at its registration, and the
         // socket lives on when the first one is closed.
-        *self = match self {
-            Self::Tcp(stream) => {
-                let again: Socket = SockRef::from(&*stream).try_clone()?;
-                Self::Tcp(TcpStream::from_std(again.into())?)
+        self.stream = match &self.stream {
+            Stream::Tcp(stream) => {
+                let again: Socket = SockRef::from(stream).try_clone()?;
+                Stream::Tcp(TcpStream::from_std(again.into())?)
             }
-            Self::Unix(stream) => {
-                let again: Socket = SockRef::from(&*stream).try_clone()?;
-                Self::Unix(UnixStream::from_std(again.into())?)
+            Stream::Unix(stream) => {
+                let again: Socket = SockRef::from(stream).try_clone()?;
+                Stream::Unix(UnixStream::from_std(again.into())?)
             }
         };
         Ok(())
@@ -80,23 +154,25 @@ impl Transport {
         first: &[u8],
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => poll_write(Pin::new(stream), context, first, second),
-            Self::Unix(stream) => poll_write(Pin::new(stream), context, first, second),
-        }
+        let count = ready!(match &mut self.stream {
+            Stream::Tcp(stream) => poll_write(Pin::new(stream), context, first, second),
+            Stream::Unix(stream) => poll_write(Pin::new(stream), context, first, second),
+        })?;
+        self.written_bytes += count as u64;
+        Poll::Ready(Ok(count))
     }
 
     /// Whether TCP carries it, so that the kernel can tell what the peer has acknowledged.
     pub fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self.stream, Stream::Tcp(_))
     }
 }
 
 impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
     }
 }

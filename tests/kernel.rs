@@ -17,6 +17,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use millpond::sys::socket::{drop_new_connections, set_local_ports, unacknowledged_bytes};
+use millpond::sys::tcp_info::{TcpInfo, TcpState, tcp_info};
 use support::netns::Namespace;
 use support::wait;
 
@@ -468,4 +469,63 @@ fn a_shutdown_after_an_rst_finds_nobody_and_leaves_the_error() {
         ErrorKind::NotConnected
     );
     assert_eq!(pending_error(&dialled), Some(ErrorKind::ConnectionReset));
+}
+
+/// What TCP says of a socket.
+fn told(socket: &TcpStream) -> TcpInfo {
+    tcp_info(socket.as_fd()).unwrap()
+}
+
+#[test]
+fn the_peers_fin_counts_as_a_byte_received_and_our_syn_as_one_acknowledged() {
+    let (mut dialled, mut accepted) = connected();
+    dialled.write_all(b"four").unwrap();
+    accepted.write_all(b"fifth").unwrap();
+    let mut read = [0; 5];
+    accepted.read_exact(&mut read[..4]).unwrap();
+    dialled.read_exact(&mut read).unwrap();
+    wait_acknowledged(&dialled);
+    wait_acknowledged(&accepted);
+    assert_eq!(told(&dialled).acknowledged_bytes, 1 + 4);
+    assert_eq!(told(&accepted).acknowledged_bytes, 5);
+    assert_eq!(told(&dialled).received_bytes, 5);
+    assert_eq!(told(&dialled).state, TcpState::Established);
+    accepted.shutdown(Shutdown::Write).unwrap();
+    wait_for_fin(&dialled);
+    assert_eq!(told(&dialled).received_bytes, 5 + 1);
+    assert_eq!(told(&dialled).state, TcpState::CloseWait);
+}
+
+#[test]
+fn a_reset_leaves_what_was_acknowledged_and_counts_no_fin() {
+    let (mut dialled, accepted) = connected();
+    dialled.write_all(b"unread").unwrap();
+    wait_acknowledged(&dialled);
+    reset(accepted);
+    wait_for_reset(&dialled);
+    let told = told(&dialled);
+    assert_eq!(told.state, TcpState::Close);
+    assert_eq!(told.acknowledged_bytes, 1 + 6);
+    assert_eq!(told.received_bytes, 0);
+}
+
+#[test]
+fn what_a_reset_left_unacknowledged_is_told_after_it() {
+    let (mut dialled, accepted) = connected();
+    SockRef::from(&dialled).set_nonblocking(true).unwrap();
+    let mut written = 0;
+    while let Ok(count) = dialled.write(&[0; 65536]) {
+        written += count as u64;
+    }
+    let before = wait::until("what the peer's kernel takes is acknowledged", || {
+        let told = told(&dialled);
+        (told.acknowledged_bytes > 1).then_some(told)
+    });
+    reset(accepted);
+    wait_for_reset(&dialled);
+    let after = told(&dialled);
+    assert!(after.acknowledged_bytes >= before.acknowledged_bytes);
+    let lost = written - (after.acknowledged_bytes - 1);
+    assert!(lost > 0);
+    assert_eq!(unacknowledged(&dialled), lost);
 }

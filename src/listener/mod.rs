@@ -112,11 +112,11 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Transport::Tcp(stream), Peer::Ip(address)))
+                Ok((Transport::accepted_tcp(stream), Peer::Ip(address)))
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Transport::Unix(stream), Peer::Unix))
+                Ok((Transport::accepted_unix(stream), Peer::Unix))
             }
         }
     }

@@ -35,7 +35,7 @@ pub async fn connect(
             Address::Ip(address) => dial(*address, options).await.map_err(|it| outcome(&it)),
             Address::Name(name, port) => dial_name(name, *port, options).await,
             Address::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok(Transport::Unix(stream)),
+                Ok(stream) => Ok(Transport::dialled_unix(stream)),
                 Err(error) => Err(outcome(&error)),
             },
         }
@@ -75,7 +75,7 @@ async fn dial(address: SocketAddr, options: Options) -> io::Result<Transport> {
     if options.user_timeout.is_some() {
         options_of.set_tcp_user_timeout(options.user_timeout)?;
     }
-    socket.connect(address).await.map(Transport::Tcp)
+    socket.connect(address).await.map(Transport::dialled_tcp)
 }
 
 /// What an error of connect(2) or socket(2) means.

@@ -4,3 +4,4 @@ pub mod clock;
 pub mod inherit;
 pub mod process;
 pub mod socket;
+pub mod tcp_info;
