@@ -5,6 +5,7 @@
 //! the plaintext that passes through here.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,7 @@ pub struct Transport {
     dialled_by: DialledBy,
     read_bytes: u64,
     written_bytes: u64,
+    has_said_fin: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Transport {
             dialled_by,
             read_bytes: 0,
             written_bytes: 0,
+            has_said_fin: false,
         }
     }
 
@@ -160,6 +163,18 @@ impl Transport {
         })?;
         self.written_bytes += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    /// Says FIN: nothing more is written. Fails where the connection is no more.
+    pub fn say_fin(&mut self) -> io::Result<()> {
+        SockRef::from(&*self).shutdown(Shutdown::Write)?;
+        self.has_said_fin = true;
+        Ok(())
+    }
+
+    /// Whether our FIN is out.
+    pub fn has_said_fin(&self) -> bool {
+        self.has_said_fin
     }
 
     /// Whether TCP carries it, so that the kernel can tell what the peer has acknowledged.

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond::close::{Initiator, Manner, Phase};
+use millpond::close::{Initiator, Manner, Phase, Side};
 use millpond::stats::exposition::{Family, gather};
 use millpond::stats::ledger::Ending;
 use millpond::stats::process::Process;
 use millpond::stats::reason::{DiscardReason, RefusalReason};
+use millpond::stats::recorder::Story;
 use millpond::stats::tree::{EndpointCensus, PoolCensus, Tree, UpstreamCensus};
 use millpond::stats::{openmetrics, prometheus, table};
 use millpond::sys::clock;
@@ -39,7 +40,9 @@ fn families() -> Vec<Family> {
     let listener = tree.listener("web");
     listener.ledger.open();
     let ending = Ending::clean(Initiator::Downstream, Phase::Idle, Manner::Fin);
-    listener.ledger.close(&ending);
+    listener
+        .ledger
+        .close(&ending, || Story::of(Side::Downstream));
     listener.refusals.increment(RefusalReason::BadChunk);
     let upstream = tree.upstream("app");
     upstream.discards.increment(DiscardReason::IdleFin);

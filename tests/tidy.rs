@@ -170,7 +170,11 @@ fn only_close_resets_and_shuts_down() {
     );
     only_in(
         &["shutdown(Shutdown", "shutdown(std::net"],
-        &["src/close/", "src/relay/tunnel.rs"],
+        &["src/transport.rs"],
+    );
+    only_in(
+        &["say_fin("],
+        &["src/transport.rs", "src/close/", "src/relay/tunnel.rs"],
     );
 }
 

@@ -10,6 +10,7 @@
 pub mod access;
 pub mod bind;
 pub mod page;
+mod query;
 pub mod server;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::stats::{openmetrics, prometheus};
 use crate::sys::clock;
 
 use access::Access;
+use query::Bounds;
 
 /// What the admin interface asks of the proxy.
 pub trait Control: Send + Sync + 'static {
@@ -76,10 +78,16 @@ pub struct ReloadReport {
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a request's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Sessions listed where no limit is asked for.
-const SESSIONS_LISTED: usize = 1_000;
-/// Sessions listed, at most.
-const SESSIONS_LISTED_MAX: usize = 100_000;
+/// Sessions listed.
+const SESSIONS_LISTED: Bounds = Bounds {
+    usual: 1_000,
+    max: 100_000,
+};
+/// Records of ends listed.
+const RECORDS_LISTED: Bounds = Bounds {
+    usual: 100,
+    max: 100_000,
+};
 
 type Proxy = State<Arc<dyn Control>>;
 
@@ -89,6 +97,7 @@ pub fn router(control: Arc<dyn Control>, access: Access) -> Router {
         .route("/", get(page))
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/resets", get(resets))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/upstream/{name}/flush", post(flush))
@@ -183,7 +192,7 @@ async fn snapshot(State(control): Proxy) -> Response {
 }
 
 async fn sessions(State(control): Proxy, uri: Uri) -> Response {
-    let limit = match limit_asked(uri.query().unwrap_or_default()) {
+    let limit = match query::limit(uri.query().unwrap_or_default(), SESSIONS_LISTED) {
         Ok(limit) => limit,
         Err(sentence) => return refuse(StatusCode::BAD_REQUEST, &sentence),
     };
@@ -194,17 +203,14 @@ async fn sessions(State(control): Proxy, uri: Uri) -> Response {
         .into_response()
 }
 
-fn limit_asked(query: &str) -> Result<usize, String> {
-    let mut limit = SESSIONS_LISTED;
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        if name == "limit" {
-            let number = value.parse().ok();
-            limit = number
-                .filter(|&number| number <= SESSIONS_LISTED_MAX)
-                .ok_or_else(|| format!("limit is a number up to {SESSIONS_LISTED_MAX}"))?;
+async fn resets(State(control): Proxy, uri: Uri) -> Response {
+    match query::records(uri.query().unwrap_or_default(), RECORDS_LISTED) {
+        Ok((filter, limit)) => {
+            let records = control.tree().recorder.list(&filter, limit);
+            (PLAIN, Json(records)).into_response()
         }
+        Err(sentence) => refuse(StatusCode::BAD_REQUEST, &sentence),
     }
-    Ok(limit)
 }
 
 async fn drain(State(control): Proxy, _body: Ignored) -> Response {

@@ -41,6 +41,7 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "/metrics",
         "/api/v1/snapshot",
         "/api/v1/sessions",
+        "/api/v1/resets",
         "/healthz",
         "/readyz",
     ] {

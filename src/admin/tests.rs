@@ -167,7 +167,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, head: &str, body:
 #[tokio::test]
 async fn each_path_answers() {
     let served = serve().await;
-    let facts = Arc::new(SessionFacts::new(Peer::Unix, clock::now()));
+    let facts = Arc::new(SessionFacts::new(Peer::Unix, "web".into(), clock::now()));
     let _session = served.fake.tree.listener("web").sessions.enter(facts);
     let health = served.get("/healthz").await;
     assert_eq!((health.status, health.body.as_str()), (200, "ok\n"));

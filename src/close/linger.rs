@@ -8,7 +8,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -16,8 +15,10 @@ use tokio::io::ReadBuf;
 use tokio::time::{Instant, timeout_at};
 
 use super::ResetCause;
-use super::reset::{self, Delivery};
-use crate::sys::{clock, socket};
+use super::account::Account;
+use super::classify::{Loss, PeerEnd, loss};
+use super::reset::{self, Aborted, AbortedBy, Delivery};
+use crate::sys::clock;
 use crate::transport::Transport;
 
 /// How long and how much of a peer is waited for after our FIN.
@@ -29,16 +30,6 @@ pub struct Bounds {
     pub gap: Duration,
     /// Bytes read and dropped.
     pub bytes: u64,
-}
-
-/// Our FIN, when a lingering close begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OurFin {
-    /// It is still to be said.
-    Due,
-    /// It was said. Once the peer's has come too, the kernel has no connection left, and answers
-    /// another shutdown as it does after an RST (`ENOTCONN`).
-    Said,
 }
 
 /// How a lingering close ended.
@@ -62,28 +53,20 @@ pub enum Lingered {
 pub struct Report {
     /// How it ended.
     pub end: Lingered,
-    /// Bytes that came after our FIN and were dropped.
-    pub dropped_bytes: u64,
-    /// Bytes that the peer's kernel had not acknowledged at the end.
-    pub unacknowledged_bytes: u64,
+    /// What is known of the connection; what came after our FIN and was dropped is unread.
+    pub account: Account,
 }
 
-/// Ends a connection gracefully. Returns when the descriptor is closed.
-pub async fn linger(mut transport: Transport, our_fin: OurFin, bounds: Bounds) -> Report {
+/// Ends a connection gracefully, from our FIN on if that is still to be said. Returns when the
+/// descriptor is closed.
+pub async fn linger(mut transport: Transport, bounds: Bounds) -> Report {
     let deadline = clock::now() + bounds.time;
-    let mut report = Report {
-        end: Lingered::Fin,
-        dropped_bytes: 0,
-        unacknowledged_bytes: 0,
-    };
-    if our_fin == OurFin::Due
-        && let Err(error) = SockRef::from(&transport).shutdown(std::net::Shutdown::Write)
-    {
-        // The peer's RST came first: there is nobody left to say FIN to.
-        report.end = classify(&error);
-        report.unacknowledged_bytes = unacknowledged(&transport);
-        return report;
+    // Once both FINs are out, the kernel answers another shutdown as it does after an RST.
+    if !transport.has_said_fin() && transport.say_fin().is_err() {
+        // The connection was no more: there is nobody left to say FIN to.
+        return lost(transport, 0);
     }
+    let mut dropped_bytes = 0;
     loop {
         let next = deadline.min(clock::now() + bounds.gap);
         let read = poll_fn(|context| {
@@ -92,69 +75,102 @@ pub async fn linger(mut transport: Transport, our_fin: OurFin, bounds: Bounds) -
             transport.poll_read(context, &mut ReadBuf::uninit(&mut scratch))
         });
         match timeout_at(Instant::from_std(next), read).await {
-            Ok(Ok(0)) => break,
+            Ok(Ok(0)) => return ended(&transport, dropped_bytes),
             Ok(Ok(count)) => {
-                report.dropped_bytes += count as u64;
-                if report.dropped_bytes > bounds.bytes || clock::now() >= deadline {
-                    report.end = Lingered::Bound;
-                    break;
+                dropped_bytes += count as u64;
+                if dropped_bytes > bounds.bytes || clock::now() >= deadline {
+                    let aborted = reset::abort(transport, ResetCause::LingerBound);
+                    return overstayed(aborted, dropped_bytes);
                 }
             }
             Ok(Err(error)) => {
-                report.end = classify(&error);
-                break;
+                let account = account(&transport, dropped_bytes);
+                let end = classify(&error);
+                return Report { end, account };
             }
             Err(_elapsed) => {
-                report.end = Lingered::Silent;
-                break;
+                let account = account(&transport, dropped_bytes);
+                let end = Lingered::Silent;
+                return Report { end, account };
             }
         }
     }
-    report.unacknowledged_bytes = unacknowledged(&transport);
-    if report.end == Lingered::Bound {
-        reset::abort(transport, ResetCause::LingerBound);
-    }
-    report
 }
 
-/// Answers the peer's FIN with ours and closes at once. Returns the bytes that its kernel had not
-/// acknowledged by then.
-pub fn answer_fin(transport: Transport) -> u64 {
-    let unacknowledged_bytes = unacknowledged(&transport);
+/// A lingering close whose peer's FIN was read, or an RST that looks so.
+fn ended(transport: &Transport, dropped_bytes: u64) -> Report {
+    let mut account = Account::in_order(transport);
+    account.unread_bytes += dropped_bytes;
+    let end = match account.peer_end() {
+        Some(PeerEnd::Broken) => Lingered::ResetReceived,
+        _ => Lingered::Fin,
+    };
+    Report { end, account }
+}
+
+/// A connection that was no more when it was to be closed.
+fn lost(transport: Transport, dropped_bytes: u64) -> Report {
+    let account = account(&transport, dropped_bytes);
+    let end = match SockRef::from(&transport).take_error() {
+        Ok(Some(error)) => classify(&error),
+        _ => Lingered::ResetReceived,
+    };
     drop(transport);
-    unacknowledged_bytes
+    Report { end, account }
+}
+
+/// A peer that went on sending past a bound. Its FIN or RST may have come just now.
+fn overstayed(aborted: Aborted, dropped_bytes: u64) -> Report {
+    let mut account = aborted.account;
+    account.unread_bytes += dropped_bytes;
+    let end = match aborted.by {
+        AbortedBy::Us => Lingered::Bound,
+        AbortedBy::Peer => Lingered::ResetReceived,
+        AbortedBy::Nobody => Lingered::Fin,
+    };
+    Report { end, account }
+}
+
+fn account(transport: &Transport, dropped_bytes: u64) -> Account {
+    let mut account = Account::of(transport);
+    account.unread_bytes += dropped_bytes;
+    account
+}
+
+/// Answers the peer's FIN with ours and closes at once.
+pub fn answer_fin(transport: Transport) -> Report {
+    let account = Account::of(&transport);
+    drop(transport);
+    let end = match account.peer_end() {
+        Some(PeerEnd::FinThenReset | PeerEnd::Broken) => Lingered::ResetReceived,
+        _ => Lingered::Fin,
+    };
+    Report { end, account }
 }
 
 /// Ends a connection whose peer has said FIN: waits, up to `patience`, until its kernel has
 /// acknowledged everything, so that the ledger knows what was lost. Returns when the descriptor is
 /// closed.
 pub async fn deliver(transport: Transport, patience: Duration) -> Report {
-    let state = reset::delivery(&transport, patience).await;
-    let (end, unacknowledged_bytes) = match state {
-        Delivery::Complete => (Lingered::Fin, 0),
-        Delivery::Overdue => (Lingered::Fin, unacknowledged(&transport)),
-        Delivery::Reset => (Lingered::ResetReceived, unacknowledged(&transport)),
+    let end = match reset::delivery(&transport, patience).await {
+        Delivery::Complete | Delivery::Overdue => Lingered::Fin,
+        Delivery::Reset => Lingered::ResetReceived,
+        Delivery::Lost => Lingered::Lost,
     };
-    Report {
-        end,
-        dropped_bytes: 0,
-        unacknowledged_bytes,
-    }
+    let account = match end {
+        Lingered::Fin => Account::in_order(&transport),
+        _ => Account::of(&transport),
+    };
+    drop(transport);
+    Report { end, account }
 }
 
 /// Enough to empty what a peer still sends, small enough for a task that closes.
 const SCRATCH_BYTES: usize = 4096;
 
-fn unacknowledged(transport: &Transport) -> u64 {
-    // A socket that can't be asked any more has nothing left to tell.
-    socket::unacknowledged_bytes(transport.as_fd()).unwrap_or(0)
-}
-
 fn classify(error: &io::Error) -> Lingered {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected => Lingered::ResetReceived,
-        _ => Lingered::Lost,
+    match loss(error) {
+        Loss::Reset => Lingered::ResetReceived,
+        Loss::Vanished => Lingered::Lost,
     }
 }

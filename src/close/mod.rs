@@ -7,6 +7,7 @@
 //!
 //! Invariant: a connection has exactly one Termination, and the first cause wins.
 
+pub mod account;
 pub mod classify;
 pub mod linger;
 pub mod reset;

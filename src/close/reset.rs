@@ -11,26 +11,18 @@ use socket2::SockRef;
 use tokio::time::sleep;
 
 use super::ResetCause;
+use super::account::Account;
+use super::classify::{Loss, PeerEnd, loss};
 use crate::sys::{clock, socket};
 use crate::transport::Transport;
 
-/// Ends a connection with an RST at once. Returns the bytes that the peer's kernel had not
-/// acknowledged; they are lost.
-pub fn abort(transport: Transport, _cause: ResetCause) -> u64 {
-    let lost = socket::unacknowledged_bytes(transport.as_fd()).unwrap_or(0);
-    // Fails only where the kernel has ended the connection already; then there is nothing to reset.
-    let _ = SockRef::from(&transport).set_linger(Some(Duration::ZERO));
-    drop(transport);
-    lost
-}
-
-/// How a connection ended that was to be reset after delivery.
+/// How a connection ended that was to be reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aborted {
     /// Whose RST it was.
     pub by: AbortedBy,
-    /// Bytes that the peer's kernel had not acknowledged; they are lost.
-    pub unacknowledged_bytes: u64,
+    /// What is known of the connection.
+    pub account: Account,
 }
 
 /// Whose RST ended a connection.
@@ -38,8 +30,24 @@ pub struct Aborted {
 pub enum AbortedBy {
     /// Ours.
     Us,
-    /// The peer's, which came while we waited.
+    /// The peer's, which came before.
     Peer,
+    /// Nobody's: both sides had said FIN, so there was nothing left to reset.
+    Nobody,
+}
+
+/// Ends a connection with an RST at once. What the peer's kernel had not acknowledged is lost.
+pub fn abort(transport: Transport, _cause: ResetCause) -> Aborted {
+    // Fails only where the kernel has ended the connection already; then there is nothing to reset.
+    let _ = SockRef::from(&transport).set_linger(Some(Duration::ZERO));
+    let account = Account::of(&transport);
+    let by = match account.peer_end() {
+        Some(PeerEnd::Broken | PeerEnd::FinThenReset) => AbortedBy::Peer,
+        Some(PeerEnd::Fin) if transport.has_said_fin() => AbortedBy::Nobody,
+        Some(PeerEnd::Open | PeerEnd::Fin) | None => AbortedBy::Us,
+    };
+    drop(transport);
+    Aborted { by, account }
 }
 
 /// Ends a connection with an RST after the peer's kernel has acknowledged everything written, or
@@ -50,23 +58,24 @@ pub async fn abort_after_delivery(
     patience: Duration,
 ) -> Aborted {
     match delivery(&transport, patience).await {
-        Delivery::Complete | Delivery::Overdue => Aborted {
-            by: AbortedBy::Us,
-            unacknowledged_bytes: abort(transport, cause),
-        },
+        Delivery::Complete | Delivery::Overdue => abort(transport, cause),
         Delivery::Reset => Aborted {
             by: AbortedBy::Peer,
-            unacknowledged_bytes: bury(transport),
+            account: bury(transport),
+        },
+        Delivery::Lost => Aborted {
+            by: AbortedBy::Nobody,
+            account: bury(transport),
         },
     }
 }
 
 /// Closes a descriptor whose connection the peer has reset, or whose kernel has given it up: nothing
-/// is sent. Returns the bytes that the peer's kernel had not acknowledged; they are lost.
-pub fn bury(transport: Transport) -> u64 {
-    let lost = socket::unacknowledged_bytes(transport.as_fd()).unwrap_or(0);
+/// is sent.
+pub fn bury(transport: Transport) -> Account {
+    let account = Account::of(&transport);
     drop(transport);
-    lost
+    account
 }
 
 /// What became of bytes that were written.
@@ -78,6 +87,8 @@ pub(super) enum Delivery {
     Overdue,
     /// The peer has reset the connection first.
     Reset,
+    /// The kernel gave the peer up.
+    Lost,
 }
 
 /// Waits until the peer's kernel has acknowledged everything written.
@@ -86,8 +97,8 @@ pub(super) async fn delivery(transport: &Transport, patience: Duration) -> Deliv
     let mut pause = DELIVERY_PAUSE_MIN;
     // The kernel has no event for "all acknowledged", so it is asked at growing intervals.
     while socket::unacknowledged_bytes(transport.as_fd()).is_ok_and(|bytes| bytes > 0) {
-        if is_dead(transport) {
-            return Delivery::Reset;
+        if let Some(dead) = death(transport) {
+            return dead;
         }
         if clock::now() >= deadline {
             return Delivery::Overdue;
@@ -101,7 +112,13 @@ pub(super) async fn delivery(transport: &Transport, patience: Duration) -> Deliv
 const DELIVERY_PAUSE_MIN: Duration = Duration::from_millis(1);
 const DELIVERY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// Whether the peer has reset the connection, so that nothing more can be delivered.
-fn is_dead(transport: &Transport) -> bool {
-    !matches!(SockRef::from(transport).take_error(), Ok(None))
+/// Why nothing more can be delivered, if so.
+fn death(transport: &Transport) -> Option<Delivery> {
+    match SockRef::from(transport).take_error() {
+        Ok(None) => None,
+        Ok(Some(error)) | Err(error) => Some(match loss(&error) {
+            Loss::Reset => Delivery::Reset,
+            Loss::Vanished => Delivery::Lost,
+        }),
+    }
 }

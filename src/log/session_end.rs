@@ -10,6 +10,7 @@ use crate::close::Side;
 use crate::config::checked::LogSessions;
 use crate::stats::counter::Counter;
 use crate::stats::ledger::{Ending, Reset};
+use crate::stats::recorder::RecordId;
 use crate::stats::sessions::SessionFacts;
 use crate::stats::termination;
 
@@ -30,6 +31,8 @@ pub struct EndedSession<'a> {
     pub discard: Option<&'a str>,
     /// What else there is to say: the refusal's reason, or what the kernel said.
     pub detail: Option<&'a str>,
+    /// The number of its record, if it has one.
+    pub record: Option<RecordId>,
 }
 
 /// Writes the lines about sessions' ends, within a budget.
@@ -133,11 +136,12 @@ fn write(end: &EndedSession<'_>, abnormal: bool, now: Instant) {
                 exchanges = facts.exchanges(),
                 read_bytes = facts.read_bytes(),
                 written_bytes = facts.written_bytes(),
-                unread_bytes = ending.unread_bytes,
-                unacknowledged_bytes = ending.unacknowledged_bytes,
+                unread_bytes = ending.account.unread_bytes,
+                unacknowledged_bytes = ending.account.unacknowledged_bytes,
                 age_ms = milliseconds(now.saturating_duration_since(facts.accepted_at)),
                 discard = end.discard,
                 detail = end.detail,
+                record = end.record.map(|id| id.0),
                 $message
             )
         };

@@ -45,6 +45,11 @@ pub async fn connect(
         .unwrap_or(Err(ConnectOutcome::TimedOut))
 }
 
+/// Whom a connection leads to; `None` over a Unix socket.
+pub fn peer(service: &Transport) -> Option<SocketAddr> {
+    SockRef::from(service).peer_addr().ok()?.as_socket()
+}
+
 async fn dial_name(name: &str, port: u16, options: Options) -> Result<Transport, ConnectOutcome> {
     let addresses = lookup_host((name, port)).await.map_err(|error| {
         debug!(name, %error, "name not resolved");

@@ -6,11 +6,12 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::task::coop::unconstrained;
@@ -19,6 +20,7 @@ use super::PoolKey;
 use super::core::Handle;
 use crate::close::classify::{Loss, loss};
 use crate::stats::reason::DiscardReason;
+use crate::stats::sessions::SessionFacts;
 use crate::sys::socket;
 use crate::transport::Transport;
 
@@ -37,6 +39,8 @@ pub struct Connection {
     pub endpoint: EndpointId,
     /// The endpoint's address as configured, for people.
     pub address: Arc<str>,
+    /// The service's address, if it has one.
+    pub service: Option<SocketAddr>,
     /// What makes it interchangeable.
     pub key: PoolKey,
     /// When its connect succeeded.
@@ -45,6 +49,14 @@ pub struct Connection {
     pub retire_at: Option<Instant>,
     /// Exchanges it has carried to their boundary.
     pub exchanges: u64,
+    /// When it last became free to be lent.
+    pub free_since: Instant,
+    /// How long it had been idle when it was lent.
+    pub idle_before: Duration,
+    /// The session whose exchange or tunnel ends with it, if one does.
+    pub session: Option<Arc<SessionFacts>>,
+    /// Bytes read from it that went nowhere, because of its end.
+    pub dropped_bytes: u64,
     /// It has been idle, so that the service may have closed it meanwhile.
     pub was_idle: bool,
     /// Its service may speak before it is spoken to.

@@ -2,8 +2,9 @@
 //!
 //! Pure: a table. Not here: ending it (see `close`).
 
+use crate::close::account::Account;
 use crate::close::linger::Report;
-use crate::close::reset::{Aborted, AbortedBy};
+use crate::close::reset::Aborted;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
 use crate::stats::reason::{ConnectOutcome, DiscardReason};
@@ -11,10 +12,9 @@ use crate::stats::reason::{ConnectOutcome, DiscardReason};
 /// What was seen on the socket when a connection was discarded, and so what is left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// It is open as far as anybody knows: our FIN, then the service's is awaited.
+    /// It is open as far as anybody knows: our FIN, if a tunnel has not said it already, then the
+    /// service's is awaited.
     Open,
-    /// Our FIN went out in a tunnel: the service's is awaited.
-    HalfClosed,
     /// The service's FIN, with nothing unread: only our own close is left.
     PeerFin,
     /// The service's RST: nothing is left.
@@ -31,7 +31,7 @@ impl Seen {
     /// Whether something is awaited of the service, its FIN or what it acknowledges, so that the end
     /// takes time.
     pub fn is_awaited(self) -> bool {
-        matches!(self, Self::Open | Self::HalfClosed | Self::ResetForPeer)
+        matches!(self, Self::Open | Self::ResetForPeer)
     }
 }
 
@@ -95,39 +95,33 @@ pub fn reset_cause(reason: DiscardReason, seen: Seen) -> ResetCause {
     }
 }
 
-/// The end of a connection that lingered.
-pub fn lingered(termination: Termination, report: &Report) -> Ending {
-    Ending {
+/// The end of a connection that lingered, or whose FIN was answered; `phase` is what an RST met.
+pub fn lingered(termination: Termination, report: &Report, phase: Phase) -> Ending {
+    ended(
         termination,
-        reset: Reset::of_linger(report.end).map(|reset| ResetSeen {
-            reset,
-            phase: Phase::Close,
-        }),
-        unread_bytes: report.dropped_bytes,
-        unacknowledged_bytes: report.unacknowledged_bytes,
-    }
+        Reset::of_linger(report.end),
+        phase,
+        report.account,
+    )
 }
 
-/// The end of a connection that was to be reset once everything was delivered; the service's own
-/// reset may have come first.
+/// The end of a connection that was to be reset; the service's own reset may have come first.
 pub fn aborted(termination: Termination, cause: ResetCause, aborted: Aborted) -> Ending {
-    let seen = match aborted.by {
-        AbortedBy::Us => Reset::Sent(cause),
-        AbortedBy::Peer => Reset::Received,
-    };
-    reset(termination, seen, aborted.unacknowledged_bytes)
+    let reset = Reset::of_abort(cause, aborted.by);
+    ended(termination, reset, termination.phase, aborted.account)
 }
 
-/// The end of a connection that the service has reset, or that was reset by us.
-pub fn reset(termination: Termination, reset: Reset, unacknowledged_bytes: u64) -> Ending {
+/// The end of a connection of which nothing is left to do.
+pub fn ended(
+    termination: Termination,
+    reset: Option<Reset>,
+    phase: Phase,
+    account: Account,
+) -> Ending {
     Ending {
         termination,
-        reset: Some(ResetSeen {
-            reset,
-            phase: termination.phase,
-        }),
-        unread_bytes: 0,
-        unacknowledged_bytes,
+        reset: reset.map(|reset| ResetSeen { reset, phase }),
+        account,
     }
 }
 
@@ -158,7 +152,6 @@ mod tests {
     fn every_discard_ends_in_a_documented_termination() {
         let all = [
             Seen::Open,
-            Seen::HalfClosed,
             Seen::PeerFin,
             Seen::PeerReset,
             Seen::PeerVanished,

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::{Connection, Seen};
 use crate::stats::reason::DiscardReason;
+use crate::stats::sessions::SessionFacts;
 
 /// Where leases come from and go back to.
 pub trait Home: Send + Sync {
@@ -53,10 +54,16 @@ impl Lease {
         connection.exchanges > 0 || connection.was_idle
     }
 
+    /// Says whose end goes with the connection's, if it ends now.
+    pub fn serves(&mut self, session: &Arc<SessionFacts>) {
+        self.connection_mut().session = Some(Arc::clone(session));
+    }
+
     /// Gives the connection back at a proven boundary: one exchange more was carried.
     pub fn release(mut self, now: Instant) {
         if let Some(mut connection) = self.connection.take() {
             connection.exchanges += 1;
+            connection.session = None;
             self.home.take_back(connection, now);
         }
     }
@@ -65,6 +72,7 @@ impl Lease {
     pub fn put_back(mut self, now: Instant) {
         if let Some(mut connection) = self.connection.take() {
             connection.was_idle = true;
+            connection.session = None;
             self.home.take_back(connection, now);
         }
     }

@@ -218,7 +218,7 @@ impl Proxy {
         };
         let branch = self.shared.tree.listener(name);
         Rules {
-            name: name.to_owned(),
+            name: name.into(),
             listener,
             upstream,
             upstream_settings,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::exclusive::{Exchange, Failure};
-use crate::pool::Seen;
+use crate::pool::{Lease, Seen};
 use crate::protocol::{Framer, Reply, Then};
 use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::Command;
@@ -20,67 +20,67 @@ const ABANDONED_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
     /// Reads and drops up to `bytes_max` of what the service still owes, so that its connection can
-    /// be lent again; past that, or where the request is not complete, discards it.
-    pub async fn abandon(mut self, bytes_max: u64) {
+    /// be lent again. Past that, or where the request is not complete: the lease, to be discarded.
+    pub async fn abandon(mut self, bytes_max: u64) -> Option<(Lease, DiscardReason, Seen)> {
         let deadline = clock::now() + ABANDONED_TIME_MAX;
         let mut left_bytes = bytes_max;
-        let is_settled = self.request_is_sent()
-            && poll_fn(|context| self.poll_abandoned(context, &mut left_bytes, deadline)).await;
-        if is_settled {
-            return;
+        let mut found = (DiscardReason::ClientGone, Seen::MidResponse);
+        if self.request_is_sent() {
+            poll_fn(|context| self.poll_abandoned(context, &mut left_bytes, deadline, &mut found))
+                .await;
         }
-        if let (Some(lease), ..) = self.into_parts() {
-            lease.discard(DiscardReason::ClientGone, Seen::MidResponse);
-        }
+        // Gone where it was settled at the boundary.
+        let lease = self.into_broken_lease()?;
+        Some((lease, found.0, found.1))
     }
 
-    /// Ready(true) once the lease has been settled at the boundary.
+    /// Ready once the lease has been settled at the boundary, or never will be; then `found` says why.
     fn poll_abandoned(
         &mut self,
         context: &mut Context<'_>,
         left_bytes: &mut u64,
         deadline: Instant,
-    ) -> Poll<bool> {
+        found: &mut (DiscardReason, Seen),
+    ) -> Poll<()> {
         loop {
             self.response.outbound.abandon(&mut self.response.inbound);
             if self.response.then == Then::Boundary {
                 self.settle();
-                return Poll::Ready(true);
+                return Poll::Ready(());
             }
             if matches!(self.response.then, Then::Pinned(_)) {
-                return Poll::Ready(false);
+                return Poll::Ready(());
             }
             match self.frame_response() {
-                Err(_violation) => return Poll::Ready(false),
+                Err(_violation) => return Poll::Ready(()),
                 Ok(true) => {}
                 // The same checks as for an answer that somebody waits for: a crossed one is none.
                 Ok(false) => match self.read_response(context) {
-                    Err(failure) => return Poll::Ready(self.lose(&failure)),
+                    Err(failure) => {
+                        *found = on_loss(&failure).unwrap_or(*found);
+                        return Poll::Ready(());
+                    }
                     Ok(Poll::Pending) => break,
                     Ok(Poll::Ready(count)) => match left_bytes.checked_sub(count as u64) {
                         Some(left) => *left_bytes = left,
-                        None => return Poll::Ready(false),
+                        None => return Poll::Ready(()),
                     },
                 },
             }
         }
         if self.client.poll_command(context) == Command::Cut {
-            return Poll::Ready(false);
+            return Poll::Ready(());
         }
-        self.client.alarm.poll(context, deadline).map(|()| false)
+        self.client.alarm.poll(context, deadline)
     }
+}
 
-    /// The service ended it first: true where the lease is discarded for that.
-    fn lose(&mut self, failure: &Failure<Q::Violation, A::Violation>) -> bool {
-        let (reason, seen) = match failure {
-            Failure::ServiceFin => (DiscardReason::UpstreamFin, Seen::PeerFin),
-            Failure::ServiceReset => (DiscardReason::UpstreamReset, Seen::PeerReset),
-            Failure::ServiceVanished => (DiscardReason::UpstreamVanished, Seen::PeerVanished),
-            _ => return false,
-        };
-        if let Some(lease) = self.lease.take() {
-            lease.discard(reason, seen);
-        }
-        true
+/// Why the lease is discarded where the service ended it first.
+fn on_loss<Q, A>(failure: &Failure<Q, A>) -> Option<(DiscardReason, Seen)> {
+    match failure {
+        Failure::ServiceFin => Some((DiscardReason::UpstreamFin, Seen::PeerFin)),
+        Failure::ServiceReset => Some((DiscardReason::UpstreamReset, Seen::PeerReset)),
+        Failure::ServiceVanished => Some((DiscardReason::UpstreamVanished, Seen::PeerVanished)),
+        _ => None,
     }
 }

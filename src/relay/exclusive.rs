@@ -99,6 +99,13 @@ pub(super) struct Response<A> {
     has_begun: bool,
 }
 
+impl<A> Response<A> {
+    /// Bytes behind the boundary.
+    fn stray_bytes(&self) -> usize {
+        self.inbound.filled().len() - self.outbound.verbatim_bytes()
+    }
+}
+
 type Failed<Q, A> = Failure<<Q as Framer>::Violation, <A as Framer>::Violation>;
 
 impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
@@ -163,6 +170,15 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
 
     pub(super) fn request_is_sent(&self) -> bool {
         self.request.is_sent()
+    }
+
+    /// Ends the exchange without its boundary. The lease is still there unless that was reached; what
+    /// came over it and went nowhere is lost with it.
+    pub fn into_broken_lease(self) -> Option<Lease> {
+        let mut lease = self.lease?;
+        let undelivered = self.response.inbound.filled().len();
+        lease.connection_mut().dropped_bytes += undelivered as u64;
+        Some(lease)
     }
 
     /// Ends the exchange. The lease is still there unless a boundary was reached; `Buffer` holds
@@ -417,10 +433,13 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
 
     /// The boundary is read: the connection goes back, or is discarded with the reason.
     pub(super) fn settle(&mut self) {
-        let Some(lease) = self.lease.take() else {
+        let Some(mut lease) = self.lease.take() else {
             return;
         };
-        if !self.response.inbound.filled()[self.response.outbound.verbatim_bytes()..].is_empty() {
+        let stray_bytes = self.response.stray_bytes();
+        if stray_bytes > 0 {
+            lease.connection_mut().dropped_bytes = stray_bytes as u64;
+            lease.serves(&self.client.facts);
             lease.discard(DiscardReason::StrayBytes, Seen::Open);
         } else if !self.request.is_sent() {
             lease.discard(DiscardReason::HalfRequest, Seen::Open);

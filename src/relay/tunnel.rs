@@ -16,7 +16,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use super::client::Client;
 use super::crossing::{Heard, heard};
 use super::transcript::Transcript;
 use crate::close::Side;
+use crate::close::classify::{Loss, loss};
 use crate::pool::{Look, ask_kernel};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
@@ -56,28 +56,31 @@ pub enum TunnelEnd {
         /// The service has been sent nothing of this client's.
         is_unsent: bool,
     },
-    /// This side was reset, or its kernel gave it up.
+    /// This side was reset.
     Reset(Side),
+    /// This side is gone without a word: its kernel gave it up.
+    Vanished(Side),
     /// No byte moved for the idle limit.
     Idle,
-    /// One side had ended, and the other said nothing for the half-close limit.
-    HalfClosed {
-        /// The side that had ended.
-        ended: Side,
-        /// The other side was told: its FIN was passed on.
-        is_passed: bool,
-    },
+    /// This side had ended, and the other said nothing for the half-close limit.
+    HalfClosed(Side),
     /// The service was still answering a client that had said FIN when the half-close limit passed:
     /// its answer is cut short.
-    Outlasted {
-        /// The service was told of the client's FIN.
-        is_passed: bool,
-    },
+    Outlasted,
     /// One of the limits passed while this side would not take what was read for it: those bytes
     /// are lost, and neither side may take the end for one in order.
     Withheld(Side),
     /// An operator cut it off.
     Cut,
+}
+
+impl TunnelEnd {
+    fn lost(side: Side, loss: Loss) -> Self {
+        match loss {
+            Loss::Reset => Self::Reset(side),
+            Loss::Vanished => Self::Vanished(side),
+        }
+    }
 }
 
 /// How a tunnel is led.
@@ -96,13 +99,26 @@ pub struct TunnelRules {
     pub is_greeted: bool,
 }
 
+/// What there is to tell of a tunnel that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// How.
+    pub end: TunnelEnd,
+    /// Who spoke when.
+    pub transcript: Transcript,
+    /// Bytes of the service's that were read and that the client was not given.
+    pub undelivered_bytes: u64,
+}
+
 /// A tunnel; `from_service` may hold what the service has sent already.
 pub async fn run(
     client: &mut Client,
     service: &mut Transport,
     from_service: Buffer,
     rules: TunnelRules,
-) -> (TunnelEnd, Transcript) {
+) -> Ended {
+    let held_bytes = from_service.filled().len() as u64;
+    let (read_before, given_before) = (service.read_bytes(), client.transport.written_bytes());
     let mut tunnel = Tunnel {
         rules,
         to_service: Direction::Open,
@@ -127,7 +143,13 @@ pub async fn run(
         tunnel.to_service = Direction::Emptying;
     }
     let end = poll_fn(|context| tunnel.poll(client, service, context)).await;
-    (end, tunnel.transcript)
+    let came_bytes = held_bytes + service.read_bytes() - read_before;
+    let given_bytes = client.transport.written_bytes() - given_before;
+    Ended {
+        end,
+        transcript: tunnel.transcript,
+        undelivered_bytes: came_bytes - given_bytes,
+    }
 }
 
 struct Tunnel {
@@ -136,8 +158,8 @@ struct Tunnel {
     to_client: Direction,
     from_service: Buffer,
     moved_at: Instant,
-    /// The side that takes no more bytes: reset, or closed with some unread.
-    broken: Option<Side>,
+    /// The side that takes no more bytes, and how it was lost.
+    broken: Option<(Side, Loss)>,
     /// The side whose FIN came first, and when.
     first_end: Option<(Side, Instant)>,
     /// The client's FIN came after the service's last word, and the service was not told.
@@ -159,8 +181,8 @@ enum Direction {
 
 /// Why a direction can't go on.
 enum Failed {
-    Source,
-    Sink,
+    Source(Loss),
+    Sink(Loss),
     /// What was read must not be passed on.
     Foreign,
 }
@@ -190,14 +212,15 @@ impl Tunnel {
         }
         self.outlasts_client |= has_client_ended && down > 0;
         client.has_ended = self.to_service != Direction::Open && self.broken.is_none();
-        match self.broken {
-            Some(Side::Upstream) if self.to_client == Direction::Shut => {
-                return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
+        if let Some((side, loss)) = self.broken {
+            // What it left behind goes the other way first.
+            let rest = match side {
+                Side::Upstream => self.to_client,
+                Side::Downstream => self.to_service,
+            };
+            if rest == Direction::Shut {
+                return Poll::Ready(TunnelEnd::lost(side, loss));
             }
-            Some(Side::Downstream) if self.to_service == Direction::Shut => {
-                return Poll::Ready(TunnelEnd::Reset(Side::Downstream));
-            }
-            _ => {}
         }
         self.note_first_end();
         match self.first_end {
@@ -219,9 +242,8 @@ impl Tunnel {
             }
             match ask_kernel(service) {
                 Look::Quiet => return Poll::Ready(end),
-                Look::Reset | Look::Vanished => {
-                    return Poll::Ready(TunnelEnd::Reset(Side::Upstream));
-                }
+                Look::Reset => return Poll::Ready(TunnelEnd::Reset(Side::Upstream)),
+                Look::Vanished => return Poll::Ready(TunnelEnd::Vanished(Side::Upstream)),
                 // The runtime has not told yet, and will.
                 Look::Bytes | Look::Fin => self.moved_at = clock::now(),
             }
@@ -264,13 +286,12 @@ impl Tunnel {
         }
         match moved.and_then(|()| self.pass_clients_fin(client, service)) {
             Ok(()) => {}
-            Err(Failed::Source | Failed::Foreign) => {
-                return Err(TunnelEnd::Reset(Side::Downstream));
-            }
-            Err(Failed::Sink) => {
+            Err(Failed::Source(loss)) => return Err(TunnelEnd::lost(Side::Downstream, loss)),
+            Err(Failed::Foreign) => unreachable!("what a client says is its own"),
+            Err(Failed::Sink(loss)) => {
                 // What the service sent before it went is still to be delivered.
                 self.to_service = Direction::Shut;
-                self.broken.get_or_insert(Side::Upstream);
+                self.broken.get_or_insert((Side::Upstream, loss));
             }
         }
         Ok(written)
@@ -278,11 +299,11 @@ impl Tunnel {
 
     /// Passes the client's FIN on once everything before it is written, or keeps it from a service
     /// that may serve another.
-    fn pass_clients_fin(&mut self, client: &Client, service: &Transport) -> Result<(), Failed> {
+    fn pass_clients_fin(&mut self, client: &Client, service: &mut Transport) -> Result<(), Failed> {
         if self.to_service != Direction::Emptying || !client.inbound.is_empty() {
             return Ok(());
         }
-        if self.broken != Some(Side::Downstream) {
+        if !self.is_broken(Side::Downstream) {
             self.is_fin_kept = self.is_at_rest();
             // Where the service has ended too, its connection is closed at once, which says the same.
             if !self.is_fin_kept && self.to_client != Direction::Shut {
@@ -330,16 +351,16 @@ impl Tunnel {
             .poll(service, from_service, socket, &mut written, context, hear);
         match moved.and_then(|()| self.pass_services_fin(client)) {
             Ok(()) => {}
-            Err(Failed::Source) => return Err(TunnelEnd::Reset(Side::Upstream)),
+            Err(Failed::Source(loss)) => return Err(TunnelEnd::lost(Side::Upstream, loss)),
             Err(Failed::Foreign) => {
                 let is_unsent = self.burst_bytes == 0;
                 return Err(TunnelEnd::Crossed { is_unsent });
             }
-            Err(Failed::Sink) => {
+            Err(Failed::Sink(loss)) => {
                 // What the client sent before it went is still to be delivered.
                 self.to_client = Direction::Shut;
                 self.from_service.consume(self.from_service.filled().len());
-                self.broken.get_or_insert(Side::Downstream);
+                self.broken.get_or_insert((Side::Downstream, loss));
             }
         }
         Ok(written)
@@ -347,12 +368,12 @@ impl Tunnel {
 
     /// Passes the service's FIN on once everything before it is written. One from a service that is
     /// broken is kept: a reset follows, and must not look like an end in order before it comes.
-    fn pass_services_fin(&mut self, client: &Client) -> Result<(), Failed> {
+    fn pass_services_fin(&mut self, client: &mut Client) -> Result<(), Failed> {
         if self.to_client != Direction::Emptying || !self.from_service.is_empty() {
             return Ok(());
         }
-        if self.broken != Some(Side::Upstream) {
-            pass_fin(&client.transport)?;
+        if !self.is_broken(Side::Upstream) {
+            pass_fin(&mut client.transport)?;
         }
         self.to_client = Direction::Shut;
         Ok(())
@@ -370,12 +391,11 @@ impl Tunnel {
         let half_closed = self.rules.half_closed;
         let (deadline, end) = match (self.broken, self.first_end) {
             // One side is gone, and the other is only slow to take what it left.
-            (Some(side), _) => (self.moved_at + half_closed, TunnelEnd::Reset(side)),
+            (Some((side, loss)), _) => (self.moved_at + half_closed, TunnelEnd::lost(side, loss)),
             (None, Some((ended, at))) => {
-                let is_passed = self.is_passed(ended);
                 let end = match self.outlasts_client {
-                    true => TunnelEnd::Outlasted { is_passed },
-                    false => TunnelEnd::HalfClosed { ended, is_passed },
+                    true => TunnelEnd::Outlasted,
+                    false => TunnelEnd::HalfClosed(ended),
                 };
                 (at + half_closed, end)
             }
@@ -383,7 +403,7 @@ impl Tunnel {
         };
         let withheld = if !self.from_service.is_empty() {
             Some(Side::Downstream)
-        } else if !client.inbound.is_empty() && self.broken != Some(Side::Upstream) {
+        } else if !client.inbound.is_empty() && !self.is_broken(Side::Upstream) {
             Some(Side::Upstream)
         } else {
             None
@@ -408,6 +428,10 @@ impl Tunnel {
         } else {
             None
         }
+    }
+
+    fn is_broken(&self, side: Side) -> bool {
+        self.broken.is_some_and(|(broken, _)| broken == side)
     }
 
     fn is_shut(&self) -> bool {
@@ -450,7 +474,7 @@ impl Direction {
         while *self != Self::Shut {
             match poll_empty(buffer, sink, written, context) {
                 Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Err(Failed::Sink),
+                Poll::Ready(Err(error)) => return Err(Failed::Sink(loss(&error))),
                 Poll::Ready(Ok(())) => {}
             }
             if *self == Self::Emptying {
@@ -462,17 +486,22 @@ impl Direction {
                 Poll::Ready(Ok(0)) => *self = Self::Emptying,
                 Poll::Ready(Ok(_)) if hear(source, buffer.filled()) => {}
                 Poll::Ready(Ok(_)) => return Err(Failed::Foreign),
-                Poll::Ready(Err(_)) => return Err(Failed::Source),
+                Poll::Ready(Err(error)) => return Err(Failed::Source(loss(&error))),
             }
         }
         Ok(())
     }
 }
 
-fn pass_fin(sink: &Transport) -> Result<(), Failed> {
-    SockRef::from(sink)
-        .shutdown(Shutdown::Write)
-        .map_err(|_| Failed::Sink)
+fn pass_fin(sink: &mut Transport) -> Result<(), Failed> {
+    if sink.say_fin().is_ok() {
+        return Ok(());
+    }
+    // The kernel says only that the connection is no more; its error is still there to be read.
+    Err(Failed::Sink(match SockRef::from(&*sink).take_error() {
+        Ok(Some(error)) => loss(&error),
+        _ => Loss::Reset,
+    }))
 }
 
 fn poll_empty(

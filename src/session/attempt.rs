@@ -189,10 +189,12 @@ impl Session {
         match verdict.lease {
             Consequence::Abandon => {
                 let bytes_max = rules.upstream_settings.abandon_bytes;
-                exchange.abandon(bytes_max).await;
+                if let Some((lease, reason, seen)) = exchange.abandon(bytes_max).await {
+                    self.discard(lease, reason, seen);
+                }
             }
             Consequence::Discard(reason, seen) => {
-                if let (Some(lease), ..) = exchange.into_parts() {
+                if let Some(lease) = exchange.into_broken_lease() {
                     self.discard(lease, reason, seen);
                 }
             }

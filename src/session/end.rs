@@ -1,13 +1,15 @@
 //! The end of a session: what it was, how its socket is closed, and its entry in the ledger.
 
-use super::Session;
-use crate::close::linger::{self, Bounds, OurFin};
-use crate::close::reset::{self, AbortedBy};
-use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
+use std::sync::Arc;
+
+use super::{Discarded, Session};
+use crate::close::linger::{self, Bounds};
+use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination, reset};
 use crate::config::checked::Listener;
 use crate::log::EndedSession;
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
 use crate::stats::reason::Reason;
+use crate::stats::recorder::{Leg, Story};
 use crate::sys::clock;
 use crate::transport::Transport;
 
@@ -23,10 +25,8 @@ pub struct SessionEnd {
 /// What is left to do with a client's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// Our FIN, then read and drop until the client's, within bounds.
+    /// Our FIN, if it is not out already, then read and drop until the client's, within bounds.
     Graceful,
-    /// The same, and our FIN is out already.
-    HalfClosed,
     /// Nothing: the client's RST came.
     Gone,
     /// Nothing: the client is gone without a word.
@@ -105,60 +105,70 @@ impl Session {
             discarded,
             ..
         } = self;
-        client.facts.set_phase(Phase::Close);
+        let facts = client.facts;
+        facts.set_phase(Phase::Close);
         // What the client pipelined and nobody took goes with the session, and so does its buffer: the
         // close may take long.
         let pipelined_bytes = client.inbound.filled().len() as u64;
         drop(client.inbound);
-        let closed = close(client.transport, client.has_ended, end, &rules.listener).await;
-        let ending = Ending {
-            termination: end.termination,
-            reset: closed.reset,
-            unread_bytes: pipelined_bytes + closed.unread_bytes,
-            unacknowledged_bytes: closed.unacknowledged_bytes,
-        };
-        rules.stats.ledger.close(&ending);
+        let mut ending = close(client.transport, client.has_ended, end, &rules.listener).await;
+        ending.account.unread_bytes += pipelined_bytes;
+        let now = clock::now();
+        let ledger = &rules.stats.ledger;
+        let record = ledger.close(&ending, || Story {
+            listener: Some(Arc::clone(&facts.listener)),
+            upstream: Some(rules.upstream.name().into()),
+            endpoint: endpoint.clone(),
+            client: Some(facts.peer),
+            session: Some(facts.id),
+            discard: discarded.map(|it| it.reason),
+            exchange: facts.exchanges(),
+            age: now.saturating_duration_since(facts.accepted_at),
+            idle: matches!(end.termination.phase, Phase::Accept | Phase::Idle)
+                .then(|| facts.idle(now)),
+            ..Story::of(Side::Downstream)
+        });
+        if let Some(Discarded { connection, .. }) = discarded {
+            let leg = Leg {
+                side: Side::Downstream,
+                termination: end.termination,
+                record,
+            };
+            facts.legs.ended(connection, leg, ledger.recorder());
+        }
         drop(entry);
         let ended = EndedSession {
             listener: &rules.name,
             upstream: rules.upstream.name(),
             endpoint: endpoint.as_deref(),
-            facts: &client.facts,
+            facts: &facts,
             ending: &ending,
-            discard: discarded.map(Reason::label),
+            discard: discarded.map(|it| it.reason.label()),
             detail: refused.map(Reason::label),
+            record,
         };
-        rules.log.record(&ended, clock::now());
+        rules.log.record(&ended, now);
     }
 }
 
-/// What was seen while a socket was closed.
-struct Closed {
-    reset: Option<ResetSeen>,
-    unread_bytes: u64,
-    unacknowledged_bytes: u64,
-}
-
+/// Closes the socket, and says how it ended with all that was seen.
 async fn close(
     transport: Transport,
     has_ended: bool,
     end: SessionEnd,
     listener: &Listener,
-) -> Closed {
-    let at_once = |reset, unacknowledged_bytes| Closed {
-        reset: Some(ResetSeen {
+) -> Ending {
+    let termination = end.termination;
+    let at_once = |reset: Option<Reset>, account| Ending {
+        termination,
+        reset: reset.map(|reset| ResetSeen {
             reset,
-            phase: end.termination.phase,
+            phase: termination.phase,
         }),
-        unread_bytes: 0,
-        unacknowledged_bytes,
+        account,
     };
     match end.closing {
-        Closing::Graceful | Closing::HalfClosed => {
-            let our_fin = match end.closing {
-                Closing::HalfClosed => OurFin::Said,
-                _ => OurFin::Due,
-            };
+        Closing::Graceful => {
             let bounds = Bounds {
                 time: listener.linger_time,
                 gap: listener.linger_gap,
@@ -167,32 +177,27 @@ async fn close(
             let report = if has_ended {
                 linger::deliver(transport, listener.linger_time).await
             } else {
-                linger::linger(transport, our_fin, bounds).await
+                linger::linger(transport, bounds).await
             };
-            Closed {
+            Ending {
+                termination,
                 reset: Reset::of_linger(report.end).map(|reset| ResetSeen {
                     reset,
                     phase: Phase::Close,
                 }),
-                unread_bytes: report.dropped_bytes,
-                unacknowledged_bytes: report.unacknowledged_bytes,
+                account: report.account,
             }
         }
-        Closing::Gone => at_once(Reset::Received, reset::bury(transport)),
-        Closing::Vanished => Closed {
-            reset: None,
-            unread_bytes: 0,
-            unacknowledged_bytes: reset::bury(transport),
-        },
+        Closing::Gone => at_once(Some(Reset::Received), reset::bury(transport)),
+        Closing::Vanished => at_once(None, reset::bury(transport)),
         Closing::ResetAfterDelivery(cause) => {
             let patience = listener.linger_time;
             let aborted = reset::abort_after_delivery(transport, cause, patience).await;
-            let seen = match aborted.by {
-                AbortedBy::Us => Reset::Sent(cause),
-                AbortedBy::Peer => Reset::Received,
-            };
-            at_once(seen, aborted.unacknowledged_bytes)
+            at_once(Reset::of_abort(cause, aborted.by), aborted.account)
         }
-        Closing::Reset(cause) => at_once(Reset::Sent(cause), reset::abort(transport, cause)),
+        Closing::Reset(cause) => {
+            let aborted = reset::abort(transport, cause);
+            at_once(Reset::of_abort(cause, aborted.by), aborted.account)
+        }
     }
 }

@@ -246,8 +246,9 @@ async fn tunnel(session: &mut Session, mut lease: Lease, from_service: Buffer) -
     };
     session.client.facts.set_phase(Phase::Response);
     let service = &mut lease.connection_mut().transport;
-    let (end, _) = tunnel::run(&mut session.client, service, from_service, rules).await;
-    let (reason, seen, end) = verdict::on_tunnel(end, DiscardReason::Tunnel);
+    let ended = tunnel::run(&mut session.client, service, from_service, rules).await;
+    lease.connection_mut().dropped_bytes = ended.undelivered_bytes;
+    let (reason, seen, end) = verdict::on_tunnel(ended.end, DiscardReason::Tunnel);
     session.discard(lease, reason, seen);
     end
 }

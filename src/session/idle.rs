@@ -24,6 +24,9 @@ impl Session {
         };
         self.client.facts.set_phase(phase);
         let now = clock::now();
+        self.client.facts.set_idle(now);
+        // What became of an exchange that is over has nothing to do with the session's end.
+        self.discarded = None;
         let listener = &self.rules.listener;
         // Who has just connected is owed an answer to its first request, also while draining.
         let first_request_by = now + listener.head_timeout.min(listener.idle_timeout);

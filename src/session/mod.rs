@@ -49,9 +49,16 @@ pub struct Session {
     endpoint: Option<Arc<str>>,
     /// What the client was refused last, for the log.
     refused: Option<RefusalReason>,
-    /// Why the last lease was discarded, if it was, for the log.
-    discarded: Option<DiscardReason>,
+    /// The end of the last lease, if the exchange or tunnel that it was for ended with it.
+    discarded: Option<Discarded>,
     entry: SessionEntry,
+}
+
+/// The end of a lease whose connection was discarded.
+#[derive(Debug, Clone, Copy)]
+struct Discarded {
+    connection: u64,
+    reason: DiscardReason,
 }
 
 impl Session {
@@ -59,7 +66,7 @@ impl Session {
     pub fn new(transport: Transport, peer: Peer, cell: Arc<RulesCell>) -> Self {
         let now = clock::now();
         let rules = cell.current();
-        let facts = Arc::new(SessionFacts::new(peer, now));
+        let facts = Arc::new(SessionFacts::new(peer, Arc::clone(&rules.name), now));
         let entry = rules.sessions.enter(Arc::clone(&facts));
         rules.stats.ledger.open();
         let client = Client {
@@ -110,8 +117,10 @@ impl Session {
     }
 
     /// Ends a lease whose end is this session's too, or may be.
-    fn discard(&mut self, lease: Lease, reason: DiscardReason, seen: Seen) {
-        self.discarded = Some(reason);
+    fn discard(&mut self, mut lease: Lease, reason: DiscardReason, seen: Seen) {
+        let connection = lease.connection().id;
+        self.discarded = Some(Discarded { connection, reason });
+        lease.serves(&self.client.facts);
         lease.discard(reason, seen);
     }
 

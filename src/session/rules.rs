@@ -13,7 +13,7 @@ use crate::upstream::Upstream;
 #[derive(Debug)]
 pub struct Rules {
     /// The listener's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The listener's settings.
     pub listener: checked::Listener,
     /// Where its exchanges go.

@@ -36,9 +36,13 @@ pub(super) enum Answer {
 }
 
 impl Settling {
-    /// Begins with a service that has been quiet; `client` is still open. `None` where it is not
-    /// clean: then it is discarded already.
-    pub(super) fn begin(lease: Lease, reuse: &Reuse, client: &Transport) -> Option<Self> {
+    /// Begins with a service that has been quiet; `client` is still open. Where it is not clean, it is
+    /// discarded already, and this is why.
+    pub(super) fn begin(
+        lease: Lease,
+        reuse: &Reuse,
+        client: &Transport,
+    ) -> Result<Self, DiscardReason> {
         let service = &lease.connection().transport;
         // An end that can't be asked is none that has acknowledged anything.
         let is_acknowledged = |transport: &Transport| -> io::Result<bool> {
@@ -46,33 +50,35 @@ impl Settling {
         };
         if !(is_acknowledged(service).unwrap_or(false) && is_acknowledged(client).unwrap_or(false))
         {
-            lease.discard(DiscardReason::ReuseUnacknowledged, Seen::Open);
-            return None;
+            let reason = DiscardReason::ReuseUnacknowledged;
+            lease.discard(reason, Seen::Open);
+            return Err(reason);
         }
         let probe = match reuse {
             Reuse::Probed(probe) => Some(Arc::clone(probe)),
             Reuse::Promised | Reuse::Never => None,
         };
-        Some(Self { lease, probe })
+        Ok(Self { lease, probe })
     }
 
-    /// Finds out, and gives the connection back or ends it. Returns whether the client's answer was at
-    /// its end, as far as is known.
-    pub(super) async fn settle(mut self) -> Answer {
+    /// Finds out, and gives the connection back or ends it, for a reason. Returns whether the client's
+    /// answer was at its end, as far as is known.
+    pub(super) async fn settle(mut self) -> (Answer, Option<DiscardReason>) {
         let found = match self.look() {
             None => self.ask().await.or_else(|| self.look()),
             doubt => doubt,
         };
         let Some((reason, seen)) = found else {
             self.lease.release(clock::now());
-            return Answer::Whole;
+            return (Answer::Whole, None);
         };
         self.lease.discard(reason, seen);
-        match reason {
+        let answer = match reason {
             DiscardReason::ReuseLateBytes | DiscardReason::ReuseProbeWrong => Answer::CutShort,
             DiscardReason::IdleReset | DiscardReason::IdleVanished => Answer::CutShort,
             _ => Answer::Whole,
-        }
+        };
+        (answer, Some(reason))
     }
 
     /// Whether anything has come that nobody asked for.

@@ -16,7 +16,7 @@ use std::task::Poll;
 use super::queue::NoLease;
 use super::settle::{Answer, Settling};
 use super::verdict::{self, on_tunnel};
-use super::{Session, SessionEnd, refusal};
+use super::{Discarded, Session, SessionEnd, refusal};
 use crate::close::{Phase, Side};
 use crate::config::checked::{Protocol, Reuse, Upstream};
 use crate::pool::{Lease, Look, PoolKey, Seen};
@@ -100,7 +100,12 @@ async fn carry(session: &mut Session, lease: Lease) -> Carried {
     };
     let service = &mut lease.connection_mut().transport;
     let nothing = Buffer::new(0);
-    let (end, transcript) = tunnel::run(&mut session.client, service, nothing, rules).await;
+    let tunnel::Ended {
+        end,
+        transcript,
+        undelivered_bytes,
+    } = tunnel::run(&mut session.client, service, nothing, rules).await;
+    lease.connection_mut().dropped_bytes = undelivered_bytes;
     match end {
         TunnelEnd::Unfit(found) => {
             put_aside(lease, found);
@@ -137,11 +142,13 @@ async fn carry(session: &mut Session, lease: Lease) -> Carried {
 /// Ends a session whose client is done with a service that has been quiet: `end`, unless the service
 /// turns out to have had more to say.
 async fn settle(
-    session: &Session,
-    lease: Lease,
+    session: &mut Session,
+    mut lease: Lease,
     settings: &Upstream,
     end: SessionEnd,
 ) -> SessionEnd {
+    let connection = lease.connection().id;
+    lease.serves(&session.client.facts);
     let settling = match &settings.protocol {
         Protocol::Tcp(tcp)
             if session.cell.current().upstream_settings.protocol == settings.protocol =>
@@ -151,13 +158,17 @@ async fn settle(
         // A reload has changed the grounds meanwhile.
         _ => {
             lease.discard(DiscardReason::Flushed, Seen::Open);
-            None
+            Err(DiscardReason::Flushed)
         }
     };
-    let answer = match settling {
-        None => Some(Answer::Whole),
-        Some(settling) => unless_cut(&session.client, settling.settle()).await,
+    let (answer, discarded) = match settling {
+        Err(reason) => (Some(Answer::Whole), Some(reason)),
+        Ok(settling) => match unless_cut(&session.client, settling.settle()).await {
+            Some((answer, discarded)) => (Some(answer), discarded),
+            None => (None, Some(DiscardReason::Cancelled)),
+        },
     };
+    session.discarded = discarded.map(|reason| Discarded { connection, reason });
     let (outcome, end) = match answer {
         Some(Answer::Whole) => (ExchangeOutcome::Completed, end),
         Some(Answer::CutShort) => (ExchangeOutcome::Truncated, verdict::cut_answer()),
@@ -210,12 +221,14 @@ fn outcome(end: TunnelEnd) -> ExchangeOutcome {
     match end {
         TunnelEnd::Fin { .. } | TunnelEnd::Quiet | TunnelEnd::Drained => ExchangeOutcome::Completed,
         TunnelEnd::Reset(Side::Upstream)
+        | TunnelEnd::Vanished(Side::Upstream)
         | TunnelEnd::Unfit(_)
         | TunnelEnd::Crossed { .. }
-        | TunnelEnd::Outlasted { .. } => ExchangeOutcome::Truncated,
+        | TunnelEnd::Outlasted => ExchangeOutcome::Truncated,
         TunnelEnd::Reset(Side::Downstream)
+        | TunnelEnd::Vanished(Side::Downstream)
         | TunnelEnd::Idle
-        | TunnelEnd::HalfClosed { .. }
+        | TunnelEnd::HalfClosed(_)
         | TunnelEnd::Withheld(_)
         | TunnelEnd::Cut => ExchangeOutcome::Abandoned,
     }

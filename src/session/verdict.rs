@@ -277,18 +277,7 @@ pub(super) fn on_tunnel(
             let end = SessionEnd::graceful(Initiator::Upstream, Phase::Request, Manner::Violation);
             (DiscardReason::CrossedAnswer, Seen::Open, end)
         }
-        TunnelEnd::Reset(Side::Downstream) => (
-            by_client,
-            Seen::ResetForPeer,
-            SessionEnd::reset_received(phase),
-        ),
-        TunnelEnd::Reset(Side::Upstream) => {
-            let end = SessionEnd {
-                termination: termination(Initiator::Upstream, phase, Manner::ResetSent),
-                closing: Closing::ResetAfterDelivery(ResetCause::Propagated),
-            };
-            (DiscardReason::UpstreamReset, Seen::PeerReset, end)
-        }
+        TunnelEnd::Reset(_) | TunnelEnd::Vanished(_) => on_lost_side(end, by_client),
         TunnelEnd::Idle => {
             let end = SessionEnd::graceful(Initiator::Millpond, Phase::Idle, Manner::Timeout);
             (DiscardReason::TunnelTimeout, Seen::Open, end)
@@ -309,9 +298,9 @@ pub(super) fn on_tunnel(
             };
             (DiscardReason::TunnelTimeout, seen, end)
         }
-        TunnelEnd::HalfClosed { ended, is_passed } => half_closed(ended, is_passed),
-        TunnelEnd::Outlasted { is_passed } => {
-            let (reason, seen, mut end) = half_closed(Side::Downstream, is_passed);
+        TunnelEnd::HalfClosed(ended) => half_closed(ended),
+        TunnelEnd::Outlasted => {
+            let (reason, seen, mut end) = half_closed(Side::Downstream);
             // A FIN would say that its answer is whole.
             end.closing = Closing::ResetAfterDelivery(ResetCause::Operator);
             (reason, seen, end)
@@ -320,6 +309,37 @@ pub(super) fn on_tunnel(
             DiscardReason::Cancelled,
             Seen::MidResponse,
             SessionEnd::cut(phase),
+        ),
+    }
+}
+
+/// What follows when one side of a tunnel is lost: the other must not take it for an end in order.
+fn on_lost_side(end: TunnelEnd, by_client: DiscardReason) -> (DiscardReason, Seen, SessionEnd) {
+    let phase = Phase::Response;
+    let passed_on = |initiator| SessionEnd {
+        termination: termination(initiator, phase, Manner::ResetSent),
+        closing: Closing::ResetAfterDelivery(ResetCause::Propagated),
+    };
+    match end {
+        TunnelEnd::Vanished(Side::Downstream) => (
+            DiscardReason::ClientGone,
+            Seen::ResetForPeer,
+            SessionEnd::vanished(phase),
+        ),
+        TunnelEnd::Vanished(Side::Upstream) => (
+            DiscardReason::UpstreamVanished,
+            Seen::PeerVanished,
+            passed_on(Initiator::Kernel),
+        ),
+        TunnelEnd::Reset(Side::Upstream) => (
+            DiscardReason::UpstreamReset,
+            Seen::PeerReset,
+            passed_on(Initiator::Upstream),
+        ),
+        _ => (
+            by_client,
+            Seen::ResetForPeer,
+            SessionEnd::reset_received(phase),
         ),
     }
 }
@@ -334,16 +354,12 @@ pub(super) fn cut_answer() -> SessionEnd {
 }
 
 /// What follows a limit that passed after `ended` had said FIN.
-fn half_closed(ended: Side, is_passed: bool) -> (DiscardReason, Seen, SessionEnd) {
-    let mut end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
+fn half_closed(ended: Side) -> (DiscardReason, Seen, SessionEnd) {
+    let end = SessionEnd::graceful(Initiator::Millpond, Phase::Close, Manner::Timeout);
     let seen = match ended {
         Side::Upstream => Seen::PeerFin,
-        Side::Downstream if is_passed => Seen::HalfClosed,
         Side::Downstream => Seen::Open,
     };
-    if ended == Side::Upstream && is_passed {
-        end.closing = Closing::HalfClosed;
-    }
     (DiscardReason::TunnelTimeout, seen, end)
 }
 

@@ -1,14 +1,19 @@
 //! The ledger: how every connection of one listener or one upstream ended.
 //!
 //! One book under one lock, written twice in a connection's life and never for an exchange, so that
-//! every copy of it is consistent. Not here: how an end is classified (see `close`).
+//! every copy of it is consistent. Not here: how an end is classified (see `close`), and single ends
+//! (see `recorder`).
 //!
 //! Invariant: opened = open + terminated, in every copy.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::recorder::{RecordId, Recorder, Story};
+use crate::close::account::Account;
 use crate::close::linger::Lingered;
+use crate::close::reset::AbortedBy;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
+use crate::sys::clock;
 
 /// How one connection ended, with all that is counted about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +23,8 @@ pub struct Ending {
     /// The RST that was part of it. It may come later than the end began: a session that ends in
     /// order can still be reset while it closes.
     pub reset: Option<ResetSeen>,
-    /// Bytes the peer sent that nobody read.
-    pub unread_bytes: u64,
-    /// Bytes written that the peer's kernel never confirmed.
-    pub unacknowledged_bytes: u64,
+    /// What is known of the connection at its end, with what it lost.
+    pub account: Account,
 }
 
 impl Ending {
@@ -34,8 +37,7 @@ impl Ending {
                 manner,
             },
             reset: None,
-            unread_bytes: 0,
-            unacknowledged_bytes: 0,
+            account: Account::default(),
         }
     }
 }
@@ -59,6 +61,31 @@ pub enum Reset {
 }
 
 impl Reset {
+    /// Which way it went. The text of a label: stable, part of the public interface.
+    pub fn direction(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Sent(_) => "sent",
+        }
+    }
+
+    /// Why it was sent; `peer` for a received one. The text of a label, as above.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Received => "peer",
+            Self::Sent(cause) => cause.label(),
+        }
+    }
+
+    /// The RST of an end that was to be one by ours for `cause`.
+    pub fn of_abort(cause: ResetCause, by: AbortedBy) -> Option<Self> {
+        match by {
+            AbortedBy::Us => Some(Self::Sent(cause)),
+            AbortedBy::Peer => Some(Self::Received),
+            AbortedBy::Nobody => None,
+        }
+    }
+
     /// The RST that ended a lingering close, if one did.
     pub fn of_linger(end: Lingered) -> Option<Self> {
         match end {
@@ -73,6 +100,7 @@ impl Reset {
 #[derive(Debug)]
 pub struct Ledger {
     book: Mutex<Book>,
+    recorder: Arc<Recorder>,
 }
 
 /// A consistent copy of a [`Ledger`].
@@ -92,13 +120,19 @@ pub struct Book {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self {
-            book: Mutex::new(Book::empty()),
-        }
+        Self::new(Arc::default())
     }
 }
 
 impl Ledger {
+    /// An empty ledger whose remarkable ends go to `recorder`.
+    pub fn new(recorder: Arc<Recorder>) -> Self {
+        Self {
+            book: Mutex::new(Book::empty()),
+            recorder,
+        }
+    }
+
     /// Enters a new connection. Its owner closes it with [`Ledger::close`], once.
     pub fn open(&self) {
         let mut book = self.lock();
@@ -106,16 +140,28 @@ impl Ledger {
         book.open += 1;
     }
 
-    /// Closes one connection that was entered with [`Ledger::open`].
-    pub fn close(&self, ending: &Ending) {
+    /// Closes one connection that was entered with [`Ledger::open`]. Where its end is worth a record,
+    /// that is made from its story.
+    pub fn close(&self, ending: &Ending, story: impl FnOnce() -> Story) -> Option<RecordId> {
+        self.count(ending);
+        Recorder::is_worth_it(ending)
+            .then(|| self.recorder.record(ending, story(), clock::wall_now()))
+    }
+
+    /// Where the ends of two legs are tied together.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    fn count(&self, ending: &Ending) {
         let mut book = self.lock();
         book.open -= 1;
         book.terminations[termination_index(ending.termination)] += 1;
         if let Some(ResetSeen { reset, phase }) = ending.reset {
             book.resets[reset_index(reset, phase)] += 1;
         }
-        book.unread_bytes += ending.unread_bytes;
-        book.unacknowledged_bytes += ending.unacknowledged_bytes;
+        book.unread_bytes += ending.account.unread_bytes;
+        book.unacknowledged_bytes += ending.account.unacknowledged_bytes;
     }
 
     /// A consistent copy.
@@ -183,6 +229,11 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::close::Side;
+
+    fn story() -> Story {
+        Story::of(Side::Downstream)
+    }
 
     #[test]
     fn every_copy_balances_while_others_write() {
@@ -192,8 +243,11 @@ mod tests {
                 reset: Reset::Sent(ResetCause::LingerBound),
                 phase: Phase::Close,
             }),
-            unread_bytes: 2,
-            unacknowledged_bytes: 3,
+            account: Account {
+                unread_bytes: 2,
+                unacknowledged_bytes: 3,
+                ..Account::default()
+            },
             ..Ending::clean(Initiator::Millpond, Phase::Idle, Manner::Timeout)
         };
         thread::scope(|scope| {
@@ -201,7 +255,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         ledger.open();
-                        ledger.close(&ending);
+                        ledger.close(&ending, story);
                     }
                     ledger.open();
                 });
@@ -230,7 +284,7 @@ mod tests {
             for phase in Phase::ALL {
                 for manner in Manner::ALL {
                     ledger.open();
-                    ledger.close(&Ending::clean(initiator, phase, manner));
+                    ledger.close(&Ending::clean(initiator, phase, manner), story);
                 }
             }
         }
@@ -238,13 +292,14 @@ mod tests {
             for phase in Phase::ALL {
                 for _ in 0..=number {
                     ledger.open();
-                    ledger.close(&Ending {
+                    let ending = Ending {
                         reset: Some(ResetSeen {
                             reset: *reset,
                             phase,
                         }),
                         ..Ending::clean(Initiator::Kernel, Phase::Idle, Manner::Fin)
-                    });
+                    };
+                    ledger.close(&ending, story);
                 }
             }
         }

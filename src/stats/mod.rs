@@ -1,7 +1,8 @@
 //! The ledger and the counters. Everything may write here; nothing here acts.
 //!
 //! Writing: [`counter`], [`histogram`] and [`ledger`] beside what they count, [`reason`] for the
-//! closed lists, [`sessions`] for what is open now, all hung into the [`tree`].
+//! closed lists, [`recorder`] for single ends, [`sessions`] for what is open now, all hung into the
+//! [`tree`].
 //! Reading: a [`snapshot`] of the tree, which [`exposition`] turns into the metrics that [`table`]
 //! names and [`termination`] bounds, and [`prometheus`] or [`openmetrics`] into text.
 
@@ -13,6 +14,7 @@ pub mod openmetrics;
 pub mod process;
 pub mod prometheus;
 pub mod reason;
+pub mod recorder;
 pub mod sessions;
 pub mod snapshot;
 pub mod table;

@@ -18,6 +18,7 @@ use serde::Serialize;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::recorder::Legs;
 use crate::close::Phase;
 
 /// Who dialled us.
@@ -106,35 +107,44 @@ pub struct SessionFacts {
     pub id: u64,
     /// Who dialled.
     pub peer: Peer,
+    /// The listener's name.
+    pub listener: Arc<str>,
     /// When it was accepted.
     pub accepted_at: Instant,
     /// How it is told something.
     pub control: SessionControl,
+    /// How its end and that of its upstream connection go together.
+    pub legs: Legs,
     exchanges: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
+    /// When it was last idle from, milliseconds after it was accepted.
+    idle_from_ms: AtomicU64,
     phase: AtomicU8,
 }
 
 // Ten thousand idle sessions are what a pool is for: what each one costs here is bounded.
-const _: () = assert!(size_of::<SessionFacts>() <= 136);
+const _: () = assert!(size_of::<SessionFacts>() <= 184);
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 impl SessionFacts {
     /// The facts of a session that was just accepted.
-    pub fn new(peer: Peer, accepted_at: Instant) -> Self {
+    pub fn new(peer: Peer, listener: Arc<str>, accepted_at: Instant) -> Self {
         Self {
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
             peer,
+            listener,
             accepted_at,
             control: SessionControl {
                 waker: AtomicWaker::new(),
                 command: AtomicU8::new(Command::None as u8),
             },
+            legs: Legs::default(),
             exchanges: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            idle_from_ms: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Accept as u8),
         }
     }
@@ -142,6 +152,20 @@ impl SessionFacts {
     /// Sets what the session is doing.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Says that the session is idle from `now` on.
+    pub fn set_idle(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.accepted_at);
+        self.idle_from_ms
+            .store(milliseconds(since), Ordering::Relaxed);
+    }
+
+    /// How long the session had been idle at `now`, if it still was.
+    pub fn idle(&self, now: Instant) -> Duration {
+        let idle_from = Duration::from_millis(self.idle_from_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.accepted_at)
+            .saturating_sub(idle_from)
     }
 
     /// What the session is doing.
@@ -378,7 +402,7 @@ mod tests {
     }
 
     fn enter(registry: &Arc<SessionRegistry>, peer: Peer) -> (Arc<SessionFacts>, SessionEntry) {
-        let facts = Arc::new(SessionFacts::new(peer, clock::now()));
+        let facts = Arc::new(SessionFacts::new(peer, "web".into(), clock::now()));
         let entry = registry.enter(Arc::clone(&facts));
         (facts, entry)
     }

@@ -351,14 +351,10 @@ impl TerminationCount {
 impl ResetCount {
     /// A row for `reset` in `phase`.
     pub fn new(reset: Reset, phase: Phase, count: u64) -> Self {
-        let (direction, cause) = match reset {
-            Reset::Received => ("received", "peer"),
-            Reset::Sent(cause) => ("sent", cause.label()),
-        };
         Self {
-            direction,
+            direction: reset.direction(),
             phase,
-            cause,
+            cause: reset.cause(),
             count,
         }
     }

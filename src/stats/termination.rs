@@ -41,7 +41,7 @@ pub fn find(side: Side, termination: Termination) -> Option<&'static Row> {
 /// Whether `ending` deserves a line in the log: it is out of the ordinary, or bytes were lost, or
 /// there was a RST.
 pub fn is_abnormal(side: Side, ending: &Ending) -> bool {
-    let lost = ending.unread_bytes > 0 || ending.unacknowledged_bytes > 0;
+    let lost = ending.account.lost_bytes() > 0;
     let ordinary = find(side, ending.termination).is_some_and(|row| row.ordinary);
     lost || ending.reset.is_some() || !ordinary
 }
@@ -216,6 +216,9 @@ rows! {
         Millpond Close Timeout abnormal:
             "A tunnel was open in one direction only for `half_close_timeout`.",
             "One end has nothing more to say, and the other does not close.";
+        Kernel Response ResetSent abnormal:
+            "The service of an open tunnel vanished, and the client was reset.",
+            "A network fault, or a service host that went away without a word.";
         Kernel Accept Timeout abnormal:
             "The client vanished before its first byte.",
             "A network fault, or a client host that went away without a word.";

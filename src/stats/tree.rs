@@ -20,6 +20,7 @@ use super::reason::{
     ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RefusalReason, RetryReason,
     WaitOutcome,
 };
+use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
 use crate::sys::clock;
 
@@ -131,6 +132,8 @@ pub struct LastReload {
 pub struct Tree {
     /// What is counted for the process itself.
     pub process: ProcessStats,
+    /// The last remarkable ends, one by one.
+    pub recorder: Arc<Recorder>,
     started_at: Instant,
     draining: AtomicBool,
     last_reload: Mutex<LastReload>,
@@ -139,6 +142,8 @@ pub struct Tree {
 
 #[derive(Default)]
 struct Branches {
+    /// Where the remarkable ends of them all are recorded.
+    recorder: Arc<Recorder>,
     listeners: BTreeMap<String, ListenerBranch>,
     upstreams: BTreeMap<String, UpstreamBranch>,
 }
@@ -167,15 +172,20 @@ impl UpstreamBranch {
 
 impl Default for Tree {
     fn default() -> Self {
+        let recorder = Arc::<Recorder>::default();
         Self {
             process: ProcessStats::default(),
+            recorder: Arc::clone(&recorder),
             started_at: clock::now(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::new(LastReload {
                 successful: true,
                 succeeded_at: clock::wall_now(),
             }),
-            branches: Mutex::new(Branches::default()),
+            branches: Mutex::new(Branches {
+                recorder,
+                ..Branches::default()
+            }),
         }
     }
 }
@@ -268,10 +278,26 @@ impl Tree {
 
 impl Branches {
     fn listener(&mut self, name: &str) -> &mut ListenerBranch {
-        self.listeners.entry(name.to_owned()).or_default()
+        let recorder = &self.recorder;
+        let new = || ListenerBranch {
+            stats: Arc::new(ListenerStats {
+                ledger: Ledger::new(Arc::clone(recorder)),
+                ..ListenerStats::default()
+            }),
+            bound_to: None,
+        };
+        self.listeners.entry(name.to_owned()).or_insert_with(new)
     }
 
     fn upstream(&mut self, name: &str) -> &mut UpstreamBranch {
-        self.upstreams.entry(name.to_owned()).or_default()
+        let recorder = &self.recorder;
+        let new = || UpstreamBranch {
+            stats: Arc::new(UpstreamStats {
+                ledger: Ledger::new(Arc::clone(recorder)),
+                ..UpstreamStats::default()
+            }),
+            census: None,
+        };
+        self.upstreams.entry(name.to_owned()).or_insert_with(new)
     }
 }

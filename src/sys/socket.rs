@@ -21,6 +21,18 @@ pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes that came and were not read (tcp(7), `SIOCINQ`).
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while it is borrowed, and the request writes one `int` to a
+    // place that lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// Whether the peer has said FIN, whatever is still unread before it (poll(2), `POLLRDHUP`).
 pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut asked = libc::pollfd {

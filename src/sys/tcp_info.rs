@@ -16,10 +16,14 @@ pub enum TcpState {
     Established,
     /// The peer has said FIN, and we have not.
     CloseWait,
+    /// We have said FIN, and the peer has not.
+    FinWait,
+    /// Both have said FIN; the kernel does the rest alone.
+    Closing,
     /// The connection is no more: both have said FIN, or there was a RST.
     Close,
-    /// Being made, or being closed by us.
-    Between,
+    /// Being made.
+    Opening,
 }
 
 /// What TCP knows about one connection.
@@ -85,8 +89,10 @@ fn field<const N: usize>(raw: &[u8; RAW_BYTES], at: usize) -> [u8; N] {
 fn state(code: u8) -> TcpState {
     match code {
         1 => TcpState::Established,
+        4 | 5 => TcpState::FinWait,
+        6 | 9 | 11 => TcpState::Closing,
         7 => TcpState::Close,
         8 => TcpState::CloseWait,
-        _ => TcpState::Between,
+        _ => TcpState::Opening,
     }
 }

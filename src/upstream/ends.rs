@@ -4,78 +4,75 @@
 //! freed when the service's end is known, not when the descriptor is closed.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Actions, Upstream};
-use crate::close::linger::{self, Bounds, OurFin};
-use crate::close::{Termination, reset};
+use crate::close::linger::{self, Bounds};
+use crate::close::{Phase, Side, Termination, reset};
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home};
 use crate::stats::ledger::{Ending, Reset};
 use crate::stats::reason::DiscardReason;
+use crate::stats::recorder::{Leg, Story};
+use crate::stats::sessions::{Peer, SessionFacts};
 use crate::sys::clock;
+use crate::transport::Transport;
 
 impl Upstream {
     /// Ends a connection that the core has taken out; its slot is freed when the end is complete.
     pub(super) fn end(&self, connection: Connection, reason: DiscardReason, seen: Seen) {
         self.stats.discards.increment(reason);
-        let endpoint = connection.endpoint;
         let termination = ending::termination(reason, seen);
-        let transport = connection.transport;
+        let phase = termination.phase;
+        let (transport, ended) = Ended::of(connection, reason, termination);
         let ending = match seen {
-            Seen::Open | Seen::HalfClosed => {
-                let our_fin = match seen {
-                    Seen::HalfClosed => OurFin::Said,
-                    _ => OurFin::Due,
-                };
-                self.end_in_time(endpoint, termination, async move |time| {
+            Seen::Open => {
+                self.end_in_time(ended, async move |time| {
                     let bounds = Bounds {
                         time,
                         gap: time,
                         bytes: CLOSING_BYTES_MAX,
                     };
-                    let report = linger::linger(transport, our_fin, bounds).await;
-                    ending::lingered(termination, &report)
+                    let report = linger::linger(transport, bounds).await;
+                    ending::lingered(termination, &report, Phase::Close)
                 });
                 return;
             }
-            Seen::PeerFin => Ending {
-                unacknowledged_bytes: linger::answer_fin(transport),
-                ..Ending::clean(termination.initiator, termination.phase, termination.manner)
-            },
-            Seen::PeerReset => ending::reset(termination, Reset::Received, reset::bury(transport)),
-            Seen::PeerVanished => Ending {
-                unacknowledged_bytes: reset::bury(transport),
-                ..Ending::clean(termination.initiator, termination.phase, termination.manner)
-            },
+            Seen::PeerFin => {
+                let report = linger::answer_fin(transport);
+                ending::lingered(termination, &report, phase)
+            }
+            Seen::PeerReset => {
+                let account = reset::bury(transport);
+                ending::ended(termination, Some(Reset::Received), phase, account)
+            }
+            Seen::PeerVanished => {
+                let account = reset::bury(transport);
+                ending::ended(termination, None, phase, account)
+            }
             Seen::ResetForPeer => {
                 let cause = ending::reset_cause(reason, seen);
-                self.end_in_time(endpoint, termination, async move |time| {
-                    let aborted = reset::abort_after_delivery(transport, cause, time).await;
-                    ending::aborted(termination, cause, aborted)
+                self.end_in_time(ended, async move |time| {
+                    let aborting = reset::abort_after_delivery(transport, cause, time);
+                    ending::aborted(termination, cause, aborting.await)
                 });
                 return;
             }
             Seen::MidResponse => {
                 let cause = ending::reset_cause(reason, seen);
-                ending::reset(
-                    termination,
-                    Reset::Sent(cause),
-                    reset::abort(transport, cause),
-                )
+                let aborted = reset::abort(transport, cause);
+                ending::aborted(termination, cause, aborted)
             }
         };
-        self.stats.ledger.close(&ending);
+        self.close_books(&ended, ending);
         self.settled.notify_waiters();
     }
 
     /// Lets an end take its time, which it is given, and frees the slot after it.
-    fn end_in_time<E>(
-        &self,
-        endpoint: EndpointId,
-        termination: Termination,
-        end: impl FnOnce(Duration) -> E,
-    ) where
+    fn end_in_time<E>(&self, ended: Ended, end: impl FnOnce(Duration) -> E)
+    where
         E: Future<Output = Ending> + Send + 'static,
     {
         let Some(me) = self.me.upgrade() else { return };
@@ -86,11 +83,39 @@ impl Upstream {
                 initiator,
                 phase,
                 manner,
-            } = termination;
+            } = ended.termination;
             let ending = ending.unwrap_or_else(|| Ending::clean(initiator, phase, manner));
-            me.stats.ledger.close(&ending);
-            me.free_slot(endpoint);
+            me.close_books(&ended, ending);
+            me.free_slot(ended.endpoint);
         });
+    }
+
+    /// Makes the one entry in the ledger, and ties it to the end of the session that goes with it.
+    fn close_books(&self, ended: &Ended, mut ending: Ending) {
+        ending.account.unread_bytes += ended.dropped_bytes;
+        let ledger = &self.stats.ledger;
+        let session = ended.session.as_ref();
+        let record = ledger.close(&ending, || Story {
+            listener: session.map(|it| Arc::clone(&it.listener)),
+            upstream: Some(self.name.as_str().into()),
+            endpoint: Some(Arc::clone(&ended.address)),
+            client: session.map(|it| it.peer),
+            service: Some(ended.service.map_or(Peer::Unix, Peer::Ip)),
+            session: session.map(|it| it.id),
+            discard: Some(ended.reason),
+            exchange: ended.exchange,
+            age: clock::now().saturating_duration_since(ended.opened_at),
+            idle: Some(ended.idle),
+            ..Story::of(Side::Upstream)
+        });
+        if let Some(session) = session {
+            let leg = Leg {
+                side: Side::Upstream,
+                termination: ended.termination,
+                record,
+            };
+            session.legs.ended(ended.connection, leg, ledger.recorder());
+        }
     }
 
     pub(super) fn free_slot(&self, endpoint: EndpointId) {
@@ -105,8 +130,53 @@ impl Upstream {
     }
 }
 
+/// What there is to tell of a connection when its descriptor is gone.
+struct Ended {
+    connection: u64,
+    endpoint: EndpointId,
+    address: Arc<str>,
+    service: Option<SocketAddr>,
+    session: Option<Arc<SessionFacts>>,
+    reason: DiscardReason,
+    termination: Termination,
+    exchange: u64,
+    opened_at: Instant,
+    idle: Duration,
+    dropped_bytes: u64,
+}
+
+impl Ended {
+    fn of(
+        connection: Connection,
+        reason: DiscardReason,
+        termination: Termination,
+    ) -> (Transport, Self) {
+        let is_idle = termination.phase == Phase::Idle;
+        let idle = match is_idle {
+            true => clock::now().saturating_duration_since(connection.free_since),
+            false => connection.idle_before,
+        };
+        let ended = Self {
+            connection: connection.id,
+            endpoint: connection.endpoint,
+            address: connection.address,
+            service: connection.service,
+            session: connection.session,
+            reason,
+            termination,
+            exchange: connection.exchanges + u64::from(!is_idle),
+            opened_at: connection.opened_at,
+            idle,
+            dropped_bytes: connection.dropped_bytes,
+        };
+        (connection.transport, ended)
+    }
+}
+
 impl Home for Upstream {
-    fn take_back(&self, connection: Box<Connection>, now: Instant) {
+    fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
+        connection.free_since = now;
+        connection.idle_before = Duration::ZERO;
         let mut actions = Actions::new();
         let mut state = self.lock();
         if state.flushed_at.is_some_and(|at| connection.opened_at < at) {

@@ -27,10 +27,12 @@ use self::core::{Action, Answer, Core, Refused};
 use self::ends::seen_when;
 use self::reshape::Shape;
 pub use self::wait::Wait;
+use crate::close::Side;
 use crate::config::checked;
 use crate::pool::ending::{self, Seen};
-use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey};
+use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
+use crate::stats::recorder::Story;
 use crate::stats::tree::{EndpointCensus, PoolCensus, UpstreamCensus, UpstreamStats};
 use crate::sys::clock;
 
@@ -173,6 +175,8 @@ impl Upstream {
                 (Answer::Lent(mut connection), _) => match connection.look().stale() {
                     None => {
                         connection.was_idle = true;
+                        connection.idle_before =
+                            now.saturating_duration_since(connection.free_since);
                         self.stats.lent.increment();
                         return Ok(Acquired::Lease(self.lease(connection)));
                     }
@@ -321,6 +325,7 @@ impl Upstream {
                 let mut state = self.lock();
                 let chance = state.core.chance();
                 let connection = Box::new(Connection {
+                    service: connect::peer(&transport),
                     transport,
                     id,
                     endpoint,
@@ -329,6 +334,10 @@ impl Upstream {
                     opened_at: now,
                     retire_at: dialling.max_lifetime.map(|it| now + jittered(it, chance)),
                     exchanges: 0,
+                    free_since: now,
+                    idle_before: Duration::ZERO,
+                    session: None,
+                    dropped_bytes: 0,
                     was_idle: false,
                     may_greet: dialling.may_greet,
                     waker: keeper::waker(&self.me, endpoint, id),
@@ -343,7 +352,9 @@ impl Upstream {
             (connected, _) => {
                 let outcome = connected.err().unwrap_or(ConnectOutcome::Abandoned);
                 self.stats.connects.increment(outcome);
-                self.stats.ledger.close(&ending::unconnected(outcome));
+                self.stats
+                    .ledger
+                    .close(&ending::unconnected(outcome), || Story::of(Side::Upstream));
                 let mut state = self.lock();
                 state
                     .core

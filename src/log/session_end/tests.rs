@@ -6,6 +6,7 @@ use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
+use crate::close::account::Account;
 use crate::close::{Initiator, Manner, Phase, ResetCause};
 use crate::stats::ledger::ResetSeen;
 use crate::stats::sessions::Peer;
@@ -66,6 +67,7 @@ fn logged(which: LogSessions, endings: &[Ending]) -> (Vec<Value>, u64) {
                 ending,
                 discard: Some("upstream_reset"),
                 detail: None,
+                record: None,
             };
             log.record(&end, now + Duration::from_millis(40));
         }
@@ -76,7 +78,7 @@ fn logged(which: LogSessions, endings: &[Ending]) -> (Vec<Value>, u64) {
 
 fn session(now: Instant) -> SessionFacts {
     let peer = Peer::Ip("192.0.2.1:5".parse().unwrap());
-    let facts = SessionFacts::new(peer, now);
+    let facts = SessionFacts::new(peer, "web".into(), now);
     facts.count_exchange();
     facts.add_written_bytes(17);
     facts
@@ -88,7 +90,10 @@ fn truncated() -> Ending {
             reset: Reset::Sent(ResetCause::Propagated),
             phase: Phase::Response,
         }),
-        unacknowledged_bytes: 3,
+        account: Account {
+            unacknowledged_bytes: 3,
+            ..Account::default()
+        },
         ..Ending::clean(Initiator::Upstream, Phase::Response, Manner::Truncated)
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::close::account::Account;
 use crate::close::{Initiator, Manner, Phase};
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
+use crate::stats::recorder::Story;
 use crate::stats::tree::{PoolCensus, Tree, UpstreamCensus};
 use crate::sys::clock;
 
@@ -79,11 +81,16 @@ fn an_end_outside_the_table_shows_all_the_same() {
             reset: Reset::Received,
             phase: Phase::Handshake,
         }),
-        unread_bytes: 7,
+        account: Account {
+            unread_bytes: 7,
+            ..Account::default()
+        },
         ..Ending::clean(Initiator::Kernel, Phase::Handshake, Manner::Violation)
     };
     listener.ledger.open();
-    listener.ledger.close(&ending);
+    listener
+        .ledger
+        .close(&ending, || Story::of(Side::Downstream));
     let families = gathered(&tree);
     let labels = ["downstream", "web", "kernel", "handshake", "violation"];
     assert_eq!(number(&families, &table::TERMINATIONS, &labels), Some(1.0));
@@ -103,7 +110,9 @@ fn the_terminations_of_a_name_add_up_to_what_ended() {
         let end = row.termination;
         listener.ledger.open();
         let ending = Ending::clean(end.initiator, end.phase, end.manner);
-        listener.ledger.close(&ending);
+        listener
+            .ledger
+            .close(&ending, || Story::of(Side::Downstream));
     }
     listener.ledger.open();
     let families = gather(&tree.snapshot(clock::now()), &Process::default());

@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::close::Side;
+use crate::close::account::Account;
 use crate::stats::ledger::{Ending, ResetSeen};
 use crate::stats::reason::{ConnectOutcome, RefusalReason, WaitOutcome};
+use crate::stats::recorder::Story;
 use crate::stats::sessions::{Peer, SessionFacts};
 use crate::sys::clock;
 
@@ -27,14 +30,18 @@ fn the_listeners_part_is_what_the_interface_promises() {
     tree.bound("web", "127.0.0.1:8081".to_owned());
     stats.ledger.open();
     stats.ledger.open();
-    stats.ledger.close(&Ending {
+    let ending = Ending {
         reset: Some(ResetSeen {
             reset: Reset::Sent(ResetCause::Propagated),
             phase: Phase::Response,
         }),
-        unacknowledged_bytes: 9,
+        account: Account {
+            unacknowledged_bytes: 9,
+            ..Account::default()
+        },
         ..Ending::clean(Initiator::Upstream, Phase::Response, Manner::Truncated)
-    });
+    };
+    stats.ledger.close(&ending, || Story::of(Side::Downstream));
     stats.refusals.increment(RefusalReason::BadHost);
     stats.descriptors_exhausted.increment();
     let json = serde_json::to_value(tree.snapshot(clock::now())).unwrap();
@@ -74,13 +81,14 @@ fn the_upstreams_part_is_what_the_interface_promises() {
     let tree = Tree::default();
     let stats = tree.upstream("app");
     stats.ledger.open();
-    stats.ledger.close(&Ending {
+    let ending = Ending {
         reset: Some(ResetSeen {
             reset: Reset::Received,
             phase: Phase::Idle,
         }),
         ..Ending::clean(Initiator::Upstream, Phase::Idle, Manner::ResetReceived)
-    });
+    };
+    stats.ledger.close(&ending, || Story::of(Side::Upstream));
     stats.connects.increment(ConnectOutcome::Refused);
     stats.waits.increment(WaitOutcome::TimedOut);
     stats
@@ -139,7 +147,7 @@ fn sessions_are_listed_up_to_the_limit_over_all_listeners() {
     let tree = Tree::default();
     let now = clock::now();
     let enter = |name: &str| {
-        let facts = Arc::new(SessionFacts::new(Peer::Unix, now));
+        let facts = Arc::new(SessionFacts::new(Peer::Unix, "web".into(), now));
         tree.listener(name).sessions.enter(facts)
     };
     let _open = [enter("a"), enter("a"), enter("b"), enter("c")];

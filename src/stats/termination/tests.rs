@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::close::account::Account;
 use crate::stats::ledger::ResetSeen;
 
 #[test]
@@ -59,7 +60,10 @@ fn an_ordinary_end_is_abnormal_once_something_was_lost() {
     let ordinary = Ending::clean(Initiator::Downstream, Phase::Idle, Manner::Fin);
     assert!(!is_abnormal(Side::Downstream, &ordinary));
     let lost = Ending {
-        unacknowledged_bytes: 1,
+        account: Account {
+            unacknowledged_bytes: 1,
+            ..Account::default()
+        },
         ..ordinary
     };
     assert!(is_abnormal(Side::Downstream, &lost));
