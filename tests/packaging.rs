@@ -1,6 +1,6 @@
 //! What packages are made from: examples, completions, manual pages, the container file.
 //!
-//! `MILLPOND_RENEW=1 cargo test --test packaging` writes completions and manual pages anew.
+//! `MILLPOND_RENEW=1 cargo test --test packaging` writes completions, manual pages and the reference anew.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -79,6 +79,12 @@ fn the_manual_pages_are_those_of_this_command_line() {
         .chain(pages)
         .collect();
     folder_holds("conf/man", &all);
+}
+
+#[test]
+fn the_reference_is_of_what_is_counted() {
+    let text = millpond(&["generate", "reference"]);
+    folder_holds("conf/reference", &[("counted.md".to_owned(), text)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `millpond generate`: shell completions and manual pages, for those who package millpond.
 //!
-//! They come from the same source as `--help`; conf/completions and conf/man hold what this prints.
+//! They come from the same source as `--help` and the metrics; conf/completions, conf/man and
+//! conf/reference hold what this prints.
 
 #![allow(
     clippy::print_stderr,
@@ -13,6 +14,8 @@ use std::process::ExitCode;
 use clap::{Command, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
+
+use crate::stats::reference;
 
 /// What is generated.
 #[derive(Debug, Subcommand)]
@@ -27,6 +30,8 @@ pub(super) enum Generate {
         /// The command: run, check, …
         command: Option<String>,
     },
+    /// Print the reference of all ends, resets and reasons that are counted (Markdown).
+    Reference,
 }
 
 /// What the shell gets for a command that does not exist.
@@ -38,6 +43,10 @@ pub(super) fn run(what: &Generate, of: Command) -> ExitCode {
     of.build();
     let mut text = Vec::new();
     let written = match what {
+        Generate::Reference => {
+            text.extend_from_slice(reference::text().as_bytes());
+            Ok(())
+        }
         Generate::Completions { shell } => {
             let name = of.get_name().to_owned();
             clap_complete::generate(*shell, &mut of, name, &mut text);

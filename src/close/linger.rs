@@ -8,11 +8,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::ReadBuf;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::ResetCause;
 use super::account::Account;
@@ -57,16 +57,70 @@ pub struct Report {
     pub account: Account,
 }
 
+/// Who says FIN first, and so keeps TIME_WAIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// We do.
+    Us,
+    /// The peer, which knows that this was the last message; we do after so long.
+    Peer {
+        /// How long its FIN is awaited.
+        patience: Duration,
+    },
+}
+
 /// Ends a connection gracefully, from our FIN on if that is still to be said. Returns when the
 /// descriptor is closed.
-pub async fn linger(mut transport: Transport, bounds: Bounds) -> Report {
-    let deadline = clock::now() + bounds.time;
+pub async fn linger(mut transport: Transport, first: First, bounds: Bounds) -> Report {
+    let mut dropped_bytes = 0;
+    if let First::Peer { patience } = first
+        && !transport.has_said_fin()
+    {
+        let deadline = clock::now() + patience.min(bounds.time);
+        let heard = hear_out(&mut transport, deadline, bounds, &mut dropped_bytes).await;
+        match heard {
+            Heard::Fin => return ended_by_peer(transport, dropped_bytes),
+            Heard::Error(end) => return lost(transport, end, dropped_bytes),
+            Heard::Silence | Heard::TooMuch => {}
+        }
+    }
     // Once both FINs are out, the kernel answers another shutdown as it does after an RST.
     if !transport.has_said_fin() && transport.say_fin().is_err() {
-        // The connection was no more: there is nobody left to say FIN to.
-        return lost(transport, 0);
+        let end = match SockRef::from(&transport).take_error() {
+            Ok(Some(error)) => classify(&error),
+            _ => Lingered::ResetReceived,
+        };
+        return lost(transport, end, dropped_bytes);
     }
-    let mut dropped_bytes = 0;
+    let deadline = clock::now() + bounds.time;
+    match hear_out(&mut transport, deadline, bounds, &mut dropped_bytes).await {
+        Heard::Fin => ended(&transport, dropped_bytes),
+        Heard::Error(end) => lost(transport, end, dropped_bytes),
+        Heard::Silence => lost(transport, Lingered::Silent, dropped_bytes),
+        Heard::TooMuch => {
+            let aborted = reset::abort(transport, ResetCause::LingerBound);
+            overstayed(aborted, dropped_bytes)
+        }
+    }
+}
+
+/// What came of a peer that was heard out.
+enum Heard {
+    Fin,
+    Error(Lingered),
+    /// Nothing for as long as it may be silent, or to the deadline.
+    Silence,
+    /// It was still speaking at a bound.
+    TooMuch,
+}
+
+/// Reads and drops what comes until the peer's FIN, within bounds.
+async fn hear_out(
+    transport: &mut Transport,
+    deadline: Instant,
+    bounds: Bounds,
+    dropped_bytes: &mut u64,
+) -> Heard {
     loop {
         let next = deadline.min(clock::now() + bounds.gap);
         let read = poll_fn(|context| {
@@ -74,27 +128,25 @@ pub async fn linger(mut transport: Transport, bounds: Bounds) -> Report {
             let mut scratch = [MaybeUninit::uninit(); SCRATCH_BYTES];
             transport.poll_read(context, &mut ReadBuf::uninit(&mut scratch))
         });
-        match timeout_at(Instant::from_std(next), read).await {
-            Ok(Ok(0)) => return ended(&transport, dropped_bytes),
+        match timeout_at(next.into(), read).await {
+            Ok(Ok(0)) => return Heard::Fin,
             Ok(Ok(count)) => {
-                dropped_bytes += count as u64;
-                if dropped_bytes > bounds.bytes || clock::now() >= deadline {
-                    let aborted = reset::abort(transport, ResetCause::LingerBound);
-                    return overstayed(aborted, dropped_bytes);
+                *dropped_bytes += count as u64;
+                if *dropped_bytes > bounds.bytes || clock::now() >= deadline {
+                    return Heard::TooMuch;
                 }
             }
-            Ok(Err(error)) => {
-                let account = account(&transport, dropped_bytes);
-                let end = classify(&error);
-                return Report { end, account };
-            }
-            Err(_elapsed) => {
-                let account = account(&transport, dropped_bytes);
-                let end = Lingered::Silent;
-                return Report { end, account };
-            }
+            Ok(Err(error)) => return Heard::Error(classify(&error)),
+            Err(_elapsed) => return Heard::Silence,
         }
     }
+}
+
+/// The peer has said FIN before us, as was left to it.
+fn ended_by_peer(transport: Transport, dropped_bytes: u64) -> Report {
+    let mut report = answer_fin(transport);
+    report.account.unread_bytes += dropped_bytes;
+    report
 }
 
 /// A lingering close whose peer's FIN was read, or an RST that looks so.
@@ -108,14 +160,11 @@ fn ended(transport: &Transport, dropped_bytes: u64) -> Report {
     Report { end, account }
 }
 
-/// A connection that was no more when it was to be closed.
-fn lost(transport: Transport, dropped_bytes: u64) -> Report {
-    let account = account(&transport, dropped_bytes);
-    let end = match SockRef::from(&transport).take_error() {
-        Ok(Some(error)) => classify(&error),
-        _ => Lingered::ResetReceived,
-    };
+/// A connection that is no more, or whose peer is silent.
+fn lost(transport: Transport, end: Lingered, dropped_bytes: u64) -> Report {
+    let mut account = Account::of(&transport);
     drop(transport);
+    account.unread_bytes += dropped_bytes;
     Report { end, account }
 }
 
@@ -129,12 +178,6 @@ fn overstayed(aborted: Aborted, dropped_bytes: u64) -> Report {
         AbortedBy::Nobody => Lingered::Fin,
     };
     Report { end, account }
-}
-
-fn account(transport: &Transport, dropped_bytes: u64) -> Account {
-    let mut account = Account::of(transport);
-    account.unread_bytes += dropped_bytes;
-    account
 }
 
 /// Answers the peer's FIN with ours and closes at once.

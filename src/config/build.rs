@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::{
-    Address, Admin, Config, Frames, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool,
-    Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
+    Address, Admin, CloseFirst, Config, Frames, Listener, ListenerHttp, Log, LogFormat,
+    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::limits::Names;
 use super::read::Values;
@@ -94,6 +94,7 @@ fn upstream(section: &Section<'_>) -> Upstream {
         abandon_bytes: section.number("abandon_bytes"),
         keepalive: section.time_limit("keepalive"),
         user_timeout: section.time_limit("user_timeout"),
+        close_first: close_first(section),
         linger_time: section.time("linger_time"),
         pool: Pool {
             size: as_usize(section.number("pool.size")),
@@ -108,6 +109,14 @@ fn upstream(section: &Section<'_>) -> Upstream {
             wait_timeout: section.time("pool.wait_timeout"),
             wait_queue: as_usize(section.number("pool.wait_queue")),
         },
+    }
+}
+
+fn close_first(section: &Section<'_>) -> CloseFirst {
+    match section.text("close_first") {
+        "millpond" => CloseFirst::Millpond,
+        "client" | "service" => CloseFirst::Peer,
+        _ => CloseFirst::Auto,
     }
 }
 
@@ -176,6 +185,7 @@ fn listener(section: &Section<'_>) -> Listener {
         linger_gap: section.time("linger_gap"),
         linger_bytes: section.number("linger_bytes"),
         half_close_timeout: section.time("half_close_timeout"),
+        close_first: close_first(section),
         refuse: match section.text("refuse") {
             "reset" => Refuse::Reset,
             _ => Refuse::Fin,

@@ -98,6 +98,8 @@ pub struct Upstream {
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` on upstream connections; `None`: the system's.
     pub user_timeout: Option<Duration>,
+    /// Who ends a connection first whose end the service has announced.
+    pub close_first: CloseFirst,
     /// How long an upstream connection that we closed waits for the service's FIN.
     pub linger_time: Duration,
     /// The pool's limits.
@@ -164,6 +166,19 @@ pub struct Frames {
     pub layout: Layout,
     /// What a client is sent in place of a reply that can't be had; `None`: its connection ends.
     pub error_reply: Option<Vec<u8>>,
+}
+
+/// Who says FIN first where the protocol has told both sides that the end comes. Whoever does keeps
+/// TIME_WAIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseFirst {
+    /// The side that listens: there it costs memory, on the dialling side a port. That is millpond
+    /// towards clients, and the service towards millpond.
+    Auto,
+    /// millpond.
+    Millpond,
+    /// The client, or the service.
+    Peer,
 }
 
 /// What a client sees that is refused where the protocol has no words for it.
@@ -257,6 +272,8 @@ pub struct Listener {
     pub linger_bytes: u64,
     /// How long a tunnel may go on in one direction only.
     pub half_close_timeout: Duration,
+    /// Who ends a session first whose last answer the protocol has announced.
+    pub close_first: CloseFirst,
     /// What a client sees that is refused where the protocol has no words for it.
     pub refuse: Refuse,
     /// What concerns HTTP only.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checked::{
-    Admin, Config, Endpoint, Frames, Listener, ListenerHttp, Log, LogFormat, LogSessions, Pool,
-    Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
+    Admin, CloseFirst, Config, Endpoint, Frames, Listener, ListenerHttp, Log, LogFormat,
+    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::value::{bytes_text, time_text};
 use super::wire::{length_text, mark_text, octets_text, probe_text};
@@ -274,6 +274,7 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         abandon_bytes,
         keepalive,
         user_timeout,
+        close_first,
         linger_time,
         pool,
     } = upstream;
@@ -297,6 +298,7 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         ("abandon_bytes", bytes_text(*abandon_bytes)),
         ("keepalive", optional_time(*keepalive)),
         ("user_timeout", optional_time(*user_timeout)),
+        ("close_first", close_first_text(*close_first, "service")),
         ("linger_time", time_text(*linger_time)),
     ];
     entries.extend(tcp_entries(protocol));
@@ -428,6 +430,7 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
         linger_gap,
         linger_bytes,
         half_close_timeout,
+        close_first,
         refuse,
         http:
             ListenerHttp {
@@ -458,6 +461,7 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
         ("linger_gap", time_text(*linger_gap)),
         ("linger_bytes", bytes_text(*linger_bytes)),
         ("half_close_timeout", time_text(*half_close_timeout)),
+        ("close_first", close_first_text(*close_first, "client")),
         ("refuse", refuse.to_owned()),
         ("http.forwarded", forwarded.to_string()),
         ("http.head_max", bytes_text(*head_max as u64)),
@@ -466,6 +470,15 @@ fn listener_entries(listener: &Listener) -> Vec<Entry> {
             body_max.map_or_else(|| "0".to_owned(), bytes_text),
         ),
     ]
+}
+
+fn close_first_text(close_first: CloseFirst, peer: &str) -> String {
+    let text = match close_first {
+        CloseFirst::Auto => "auto",
+        CloseFirst::Millpond => "millpond",
+        CloseFirst::Peer => peer,
+    };
+    text.to_owned()
 }
 
 fn optional_time(time: Option<Duration>) -> String {

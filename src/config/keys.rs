@@ -125,6 +125,12 @@ pub const KEYS: &[Key] = &[
         "TCP_USER_TIMEOUT; 0s: the system's",
     ),
     key(
+        "upstream.NAME.close_first",
+        Kind::Choice(&["auto", "millpond", "service"]),
+        "auto",
+        "who ends a connection first whose end the service has announced",
+    ),
+    key(
         "upstream.NAME.linger_time",
         time(),
         "30s",
@@ -349,6 +355,12 @@ pub const KEYS: &[Key] = &[
         time(),
         "60s",
         "how long a tunnel may go on in one direction only",
+    ),
+    key(
+        "listener.NAME.close_first",
+        Kind::Choice(&["auto", "millpond", "client"]),
+        "auto",
+        "who ends a session first whose last answer the protocol has announced",
     ),
     key(
         "listener.NAME.refuse",

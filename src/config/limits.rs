@@ -71,6 +71,17 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
     }
     for upstream in &names.upstreams {
         warnings.extend(reuse_warning(values, upstream));
+        warnings.extend(close_warning(
+            values,
+            &format!("upstream.{upstream}"),
+            upstream,
+        ));
+    }
+    for listener in &names.listeners {
+        let listener = format!("listener.{listener}");
+        if let Some(upstream) = values.text(&format!("{listener}.upstream")) {
+            warnings.extend(close_warning(values, &listener, upstream));
+        }
     }
     let from_elsewhere = match values.address("admin.listen").flatten() {
         Some(Address::Ip(address)) => !address.ip().is_loopback(),
@@ -107,6 +118,18 @@ fn reuse_warning(values: &Values, upstream: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What an operator must know who chose who ends first where no protocol says that the end comes.
+fn close_warning(values: &Values, section: &str, upstream: &str) -> Option<String> {
+    let protocol = values.text(&format!("upstream.{upstream}.protocol"))?;
+    let key = format!("{section}.close_first");
+    let is_chosen = values.text(&key)? != "auto";
+    (is_chosen && protocol != "http").then(|| {
+        format!(
+            "{key}: nothing in {protocol} says that an end comes, so whoever wants it ends first"
+        )
+    })
 }
 
 fn check_idle(values: &Values, pool: &str, problems: &mut Vec<Problem>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Discarded, Session};
-use crate::close::linger::{self, Bounds};
+use crate::close::linger::{self, Bounds, First};
 use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination, reset};
 use crate::config::checked::Listener;
 use crate::log::EndedSession;
@@ -27,6 +27,9 @@ pub struct SessionEnd {
 pub enum Closing {
     /// Our FIN, if it is not out already, then read and drop until the client's, within bounds.
     Graceful,
+    /// The same, but the client, which knows that this was the last answer, is given time to say its FIN
+    /// first.
+    AfterClient,
     /// Nothing: the client's RST came.
     Gone,
     /// Nothing: the client is gone without a word.
@@ -168,7 +171,13 @@ async fn close(
         account,
     };
     match end.closing {
-        Closing::Graceful => {
+        Closing::Graceful | Closing::AfterClient => {
+            let first = match end.closing {
+                Closing::AfterClient => First::Peer {
+                    patience: listener.linger_gap,
+                },
+                _ => First::Us,
+            };
             let bounds = Bounds {
                 time: listener.linger_time,
                 gap: listener.linger_gap,
@@ -177,7 +186,7 @@ async fn close(
             let report = if has_ended {
                 linger::deliver(transport, listener.linger_time).await
             } else {
-                linger::linger(transport, bounds).await
+                linger::linger(transport, first, bounds).await
             };
             Ending {
                 termination,

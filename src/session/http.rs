@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::attempt::{Began, Conclusion, Outcome};
 use super::verdict::{self, Attempt};
-use super::{Session, SessionEnd, refusal};
+use super::{Closing, Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
-use crate::config::checked::Retry;
+use crate::config::checked::{CloseFirst, Retry};
 use crate::pool::Lease;
+use crate::protocol::Reply;
 use crate::protocol::http::{
     Options, Persistence, Refusal, RequestFacts, RequestFramer, ResponseFramer,
 };
@@ -144,7 +145,11 @@ async fn attempt(
         Outcome::Answered {
             request_complete,
             framer,
-        } => after_answer(session, facts, request_complete, framer.client_closes()),
+        } => {
+            let end_is_seen = framer.client_sees_end();
+            let client_closes = framer.client_closes();
+            after_answer(session, facts, request_complete, client_closes, end_is_seen)
+        }
         Outcome::Pinned {
             lease,
             from_service,
@@ -159,6 +164,7 @@ fn after_answer(
     facts: RequestFacts,
     request_complete: bool,
     client_closes: bool,
+    end_is_seen: bool,
 ) -> Attempt {
     if !client_closes {
         return Attempt::Done;
@@ -173,7 +179,13 @@ fn after_answer(
         // The answer ends where the service's connection did.
         (Initiator::Upstream, Phase::Response)
     };
-    Attempt::End(SessionEnd::graceful(initiator, phase, Manner::Fin))
+    let mut end = SessionEnd::graceful(initiator, phase, Manner::Fin);
+    // Behind an answer that ends where the connection does, nobody else can end it; and a client that is
+    // still sending would not know that it should.
+    if session.rules.listener.close_first == CloseFirst::Peer && end_is_seen && request_complete {
+        end.closing = Closing::AfterClient;
+    }
+    Attempt::End(end)
 }
 
 /// Answers in the service's place. `Ok` where the next request may follow.

@@ -15,6 +15,7 @@ pub mod process;
 pub mod prometheus;
 pub mod reason;
 pub mod recorder;
+pub mod reference;
 pub mod sessions;
 pub mod snapshot;
 pub mod table;

@@ -29,13 +29,14 @@ impl Upstream {
         let (transport, ended) = Ended::of(connection, reason, termination);
         let ending = match seen {
             Seen::Open => {
+                let first = self.lock().shape.first_to_end(reason);
                 self.end_in_time(ended, async move |time| {
                     let bounds = Bounds {
                         time,
                         gap: time,
                         bytes: CLOSING_BYTES_MAX,
                     };
-                    let report = linger::linger(transport, bounds).await;
+                    let report = linger::linger(transport, first, bounds).await;
                     ending::lingered(termination, &report, Phase::Close)
                 });
                 return;

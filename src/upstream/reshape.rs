@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 use super::core::{EndpointRules, GroupRules};
 use super::health::Backoff;
 use super::{Actions, Upstream};
-use crate::config::checked::{self, Address, Protocol};
+use crate::close::linger::First;
+use crate::config::checked::{self, Address, CloseFirst, Protocol};
 use crate::pool::EndpointId;
 use crate::pool::connect::{self, Options};
 use crate::pool::core::Limits;
 use crate::stats::reason::{ConnectOutcome, DiscardReason};
 use crate::transport::Transport;
+
+/// A service that has announced its end has said FIN by then, or does not mean it.
+const ANNOUNCED_END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The settings in force, and the endpoints with their names in the core.
 #[derive(Debug)]
@@ -70,6 +74,17 @@ impl Shape {
 
     pub(super) fn linger_time(&self) -> Duration {
         self.settings.linger_time
+    }
+
+    /// Who says FIN first on a connection that is open and discarded for `reason`.
+    pub(super) fn first_to_end(&self, reason: DiscardReason) -> First {
+        let is_announced = reason == DiscardReason::ServiceClose;
+        match self.settings.close_first {
+            CloseFirst::Auto | CloseFirst::Peer if is_announced => First::Peer {
+                patience: ANNOUNCED_END_PATIENCE,
+            },
+            CloseFirst::Auto | CloseFirst::Peer | CloseFirst::Millpond => First::Us,
+        }
     }
 
     /// When a connection that becomes idle now has been idle for too long.
