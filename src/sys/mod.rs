@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod inherit;
+pub mod poll;
 pub mod process;
 pub mod socket;
