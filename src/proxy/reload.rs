@@ -196,6 +196,7 @@ impl Proxy {
 fn effective(mut new: Config, old: &Config) -> Config {
     new.workers = old.workers;
     new.admin.clone_from(&old.admin);
+    new.ledger.clone_from(&old.ledger);
     new.log.format = old.log.format;
     for (name, upstream) in &mut new.upstreams {
         let old = old.upstreams.get(name).map(|old| &old.protocol);
