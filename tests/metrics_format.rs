@@ -12,8 +12,10 @@ use millpond::stats::ledger::Ending;
 use millpond::stats::process::Process;
 use millpond::stats::reason::{DiscardReason, RefusalReason};
 use millpond::stats::tree::{EndpointCensus, PoolCensus, Tree, UpstreamCensus};
+use millpond::stats::witness::WitnessSnapshot;
 use millpond::stats::{openmetrics, prometheus, table};
 use millpond::sys::clock;
+use millpond::witness::WitnessStats;
 
 struct Pools;
 
@@ -50,7 +52,9 @@ fn families() -> Vec<Family> {
     upstream.wait_failed_duration.observe(Duration::ZERO);
     let pools: Arc<dyn PoolCensus> = Arc::new(Pools);
     tree.watch_pool("app", Arc::downgrade(&pools));
-    gather(&tree.snapshot(clock::now()), &Process::read())
+    let mut snapshot = tree.snapshot(clock::now());
+    snapshot.witness = Some(WitnessSnapshot::of(&WitnessStats::default()));
+    gather(&snapshot, &Process::read())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Parts, Proxy, bind_all};
+use super::{Parts, Proxy, bind_all, witness};
 use crate::config::checked::{Config, Listener};
 use crate::config::{self, Changes, Loaded, diff};
 use crate::drain::Stage;
@@ -181,6 +181,7 @@ impl Proxy {
         let rules = door.rules.current();
         rules.sessions.command_present(Command::Drain);
         self.shared.tree.unbound(name);
+        witness::listens_no_more(&self.shared.tree, &door.address);
         info!(listener = name, "no longer listening");
         if door.holder == Holder::ServiceManager {
             warn!(

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
@@ -22,6 +22,7 @@ use super::reason::{
 };
 use super::sessions::{Command, SessionRegistry};
 use crate::sys::clock;
+use crate::witness::Witness;
 
 /// What is counted for one listener.
 #[derive(Debug, Default)]
@@ -135,6 +136,7 @@ pub struct Tree {
     draining: AtomicBool,
     last_reload: Mutex<LastReload>,
     branches: Mutex<Branches>,
+    witness: OnceLock<Arc<Witness>>,
 }
 
 #[derive(Default)]
@@ -176,6 +178,7 @@ impl Default for Tree {
                 succeeded_at: clock::wall_now(),
             }),
             branches: Mutex::new(Branches::default()),
+            witness: OnceLock::new(),
         }
     }
 }
@@ -216,6 +219,16 @@ impl Tree {
     /// Whether the process has begun to drain.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Says who reads the kernel's account of resets. Only the first is taken.
+    pub fn set_witness(&self, witness: Arc<Witness>) {
+        let _ = self.witness.set(witness);
+    }
+
+    /// Who reads the kernel's account of resets; `None` where nobody does.
+    pub fn witness(&self) -> Option<&Arc<Witness>> {
+        self.witness.get()
     }
 
     /// Records how a reload went.

@@ -171,12 +171,12 @@ impl WitnessError {
 
 /// Where tracefs is mounted. Where only debugfs is, the kernel mounts it there when it is looked at.
 fn find_tracefs() -> Result<PathBuf, WitnessError> {
-    let path = PathBuf::from("/proc/self/mounts");
+    let path = PathBuf::from("/proc/thread-self/mounts");
     let mounts = fs::read_to_string(&path).map_err(|error| WitnessError::of(path, error))?;
     tracefs_in(&mounts).ok_or(WitnessError::NotMounted)
 }
 
-/// The place of tracefs in the text of `/proc/self/mounts` (proc(5)).
+/// The place of tracefs in the text of `/proc/thread-self/mounts` (proc(5)).
 fn tracefs_in(mounts: &str) -> Option<PathBuf> {
     let mounted = |kind: &'static str| {
         mounts.lines().filter_map(move |line| {

@@ -45,9 +45,11 @@ fn the_listeners_part_is_what_the_interface_promises() {
             "listeners",
             "upstreams",
             "uptime_seconds",
-            "version"
+            "version",
+            "witness"
         ]
     );
+    assert_eq!(json["witness"], Value::Null);
     let mut web = json["listeners"]["web"].clone();
     let refusals = web.as_object_mut().unwrap().remove("refusals").unwrap();
     assert_eq!(refusals["bad_host"], 1);
