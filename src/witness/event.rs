@@ -219,6 +219,7 @@ mod tests {
             "x: 1.000001: y",
             ": tcp_send_reset: ",
             "[000] src=9",
+            "x [000] ..... 1.000001: tcp_receive_reset: y",
             "é\u{fffd}",
         ] {
             let expected = sent("1.2.3.4:5", "6.7.8.9:10", KernelReason::NoSocket);

@@ -79,6 +79,14 @@ impl Pending {
         taken
     }
 
+    /// Whether both orders hold the same.
+    #[cfg(test)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let indexed: usize = self.by_key.values().map(Vec::len).sum();
+        let has_empty = self.by_key.values().any(Vec::is_empty);
+        indexed == self.by_time.len() && !has_empty
+    }
+
     /// Takes out one whose time is over.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Held> {
         let (&(until, _), _) = self.by_time.first_key_value()?;

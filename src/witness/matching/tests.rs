@@ -83,6 +83,7 @@ impl Bench {
         for direction in Direction::ALL {
             assert!(stats.of(direction).balances(), "{stats:?}");
         }
+        assert!(self.matching.pending.is_consistent());
         let pending = stats.sent.pending + stats.received.pending;
         assert_eq!(pending, self.matching.pending.len() as u64);
         let sum: u64 = stats.every_unattributed().map(|row| row.3).sum();
@@ -419,6 +420,8 @@ fn every_event_gets_its_verdict_in_whatever_order_things_are_told() {
             };
             tell(&mut bench, life);
         }
+        let waiting = (bench.all_sent()[4], bench.all_received()[4]);
+        assert_eq!(waiting, (foreign, 0), "seed {seed}");
         bench.tick(1_000_000);
         let whole = |[witnessed, repeats, unattributed]: [u64; 3], foreign| {
             [witnessed, repeats, unattributed, foreign, 0]
