@@ -84,7 +84,11 @@ impl Bench {
     }
 
     fn connect(&self) -> Pair {
-        let dialled = TcpStream::connect(self.address()).unwrap();
+        self.meet(TcpStream::connect(self.address()).unwrap())
+    }
+
+    /// Accepts a connection that was dialled.
+    fn meet(&self, dialled: TcpStream) -> Pair {
         dialled.set_nodelay(true).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
         let opened = Opened {
@@ -229,6 +233,51 @@ fn resets_are_told_with_their_reasons_on_ipv6() {
 #[test]
 fn resets_are_told_with_their_reasons_on_a_dual_stack_socket() {
     with_tracefs(Mounted::Writable, || every_reset_is_told(dual_stack()));
+}
+
+#[test]
+fn connections_between_the_same_addresses_are_told_apart_by_time() {
+    with_tracefs(Mounted::Writable, || {
+        const COUNT: u64 = 50;
+        let bench = Bench::on(TcpListener::bind("127.0.0.1:0").unwrap());
+        let local: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        let mut local = local.into();
+        let mut waiting = Vec::new();
+        for record in 0..COUNT {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&local).unwrap();
+            local = socket.local_addr().unwrap();
+            socket.connect(&bench.address().into()).unwrap();
+            let pair = bench.meet(socket.into());
+            // Every other one ends in the ledger only after all that follow it have begun.
+            reset(pair.accepted);
+            if record % 2 == 0 {
+                bench.end(&pair.opened, Some((record, Direction::Sent)));
+            } else {
+                waiting.push((pair.opened, record, Instant::now()));
+            }
+        }
+        for (opened, record, ended_at) in waiting {
+            bench.witness.ended(&Ended {
+                side: opened.side,
+                local: opened.local,
+                peer: opened.peer,
+                cookie: opened.cookie,
+                opened_at: opened.at,
+                ended_at,
+                reset: Some(RecordedReset {
+                    record: RecordId(record),
+                    direction: Direction::Sent,
+                }),
+            });
+        }
+        let all: Vec<_> = (0..COUNT)
+            .map(|record| (record, KernelReason::State))
+            .collect();
+        bench.wait_notes(&all);
+        assert_eq!(bench.witness.stats().sent.repeats, 0);
+    });
 }
 
 #[test]
