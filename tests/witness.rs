@@ -366,7 +366,14 @@ fn millpond_reads_while_it_runs_and_leaves_nothing() {
         let service = Service::echoing_targets();
         let proxy = asked(&service).start();
         let pid = proxy.process().pid();
-        assert_eq!(instances_of(pid).len(), 1);
+        let instances = instances_of(pid);
+        assert_eq!(instances.len(), 1);
+        let setting = |name: &str| std::fs::read_to_string(instances[0].join(name)).unwrap();
+        assert!(setting("trace_clock").contains("[mono]"));
+        // Otherwise it costs the scheduler of the whole host something.
+        assert!(setting("trace_options").contains("norecord-cmd\n"));
+        let said = proxy.process().said();
+        assert!(!said.iter().any(|line| line.contains("WARN")), "{said:?}");
         assert!(is_up(&proxy));
         serves(&proxy);
         let mut client = proxy.client();

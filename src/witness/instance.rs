@@ -7,7 +7,7 @@
 //! the pipe is closed first. What a process leaves that was killed goes when the next one starts.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ impl Instance {
         // Otherwise poll(2) waits until the buffer is half full. An older kernel has no such file.
         folder.try_write("buffer_percent", "0");
         // It would note the name of every program that the host's scheduler switches to.
-        folder.try_write("options/record-cmd", "0");
+        folder.try_write("trace_options", "norecord-cmd");
         let path = folder.0.join("trace_pipe");
         let pipe = OpenOptions::new()
             .read(true)
@@ -139,7 +139,11 @@ impl Folder {
 
     fn write(&self, file: &str, text: &str) -> Result<(), WitnessError> {
         let path = self.0.join(file);
-        fs::write(&path, text).map_err(|error| WitnessError::of(path, error))
+        // A file that is not there must not be made: tracefs calls that a lack of permission.
+        let opened = OpenOptions::new().write(true).open(&path);
+        opened
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| WitnessError::of(path, error))
     }
 
     fn try_write(&self, file: &str, text: &str) {
@@ -241,7 +245,7 @@ const PREFIX: &str = "millpond-";
 /// Instances of one process, at most.
 const SAME_MAX: u32 = 64;
 const EVENTS: [&str; 2] = ["tcp_send_reset", "tcp_receive_reset"];
-/// For each processor. An event takes about 90 bytes, so 5,000 fit between two looks.
+/// For each processor. An event takes about 90 bytes, so more than 5,000 fit between two looks.
 const BUFFER_KIB: &str = "512";
 
 #[cfg(test)]
@@ -273,6 +277,22 @@ mod tests {
         for (mounts, place) in table {
             assert_eq!(tracefs_in(mounts), place.map(PathBuf::from), "{mounts}");
         }
+    }
+
+    #[test]
+    fn an_error_says_what_is_missing() {
+        let of = |file: &str, number| {
+            let error = io::Error::from_raw_os_error(number);
+            WitnessError::of(PathBuf::from(file), error).to_string()
+        };
+        let tracepoint = of("/t/events/tcp/tcp_send_reset/enable", libc::ENOENT);
+        assert!(tracepoint.contains("Linux 4.16"), "{tracepoint}");
+        for number in [libc::EACCES, libc::EPERM, libc::EROFS] {
+            let permission = of("/t/instances/x", number);
+            assert!(permission.contains("CAP_DAC_OVERRIDE"), "{permission}");
+        }
+        let other = of("/t/instances/x", libc::ENOMEM);
+        assert!(other.starts_with("/t/instances/x: "), "{other}");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!
 //! Invariant: see `tally`. Nothing here grows without a bound, but for connections that are open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,9 @@ pub struct Bounds {
 pub struct Matching {
     bounds: Bounds,
     connections: HashMap<u64, Connection>,
-    by_tuple: HashMap<Tuple, Vec<u64>>,
+    /// Addresses, when the connection between them began, and its cookie. A client may use its own
+    /// again as often as it likes, so none has a list to search.
+    by_tuple: BTreeSet<(Tuple, Instant, u64)>,
     /// Cookies of ended connections in the order of their ends.
     ended: VecDeque<(Instant, u64)>,
     /// Where our listeners are bound, how often.
@@ -148,12 +150,12 @@ enum Judgement {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            pending_max: 65_536,
+            pending_max: 16_384,
             pending_time: Duration::from_secs(120),
             settling_time: Duration::from_secs(1),
             slack: Duration::from_secs(2),
-            ended_max: 65_536,
-            ended_time: Duration::from_secs(120),
+            ended_max: 16_384,
+            ended_time: Duration::from_secs(60),
         }
     }
 }
@@ -164,7 +166,7 @@ impl Matching {
         Self {
             bounds,
             connections: HashMap::new(),
-            by_tuple: HashMap::new(),
+            by_tuple: BTreeSet::new(),
             ended: VecDeque::new(),
             listening: HashMap::new(),
             pending: Pending::default(),
@@ -363,25 +365,22 @@ impl Matching {
         if !self.is_listening_at(event.local) {
             return Judgement::Hold(self.bounds.settling_time, Verdict::Foreign);
         }
-        let time = match event.direction {
+        let unattributed = Verdict::Unattributed(Side::Downstream);
+        match event.direction {
             // Its connection may be in the accept queue.
-            Direction::Received => self.bounds.pending_time,
-            Direction::Sent => self.bounds.settling_time,
-        };
-        Judgement::Hold(time, Verdict::Unattributed(Side::Downstream))
+            Direction::Received => Judgement::Hold(self.bounds.pending_time, unattributed),
+            // A connection is known before it can send.
+            Direction::Sent => Judgement::Final(unattributed),
+        }
     }
 
     fn connection_of(&self, timed: &Timed) -> Option<(u64, &Connection)> {
         match timed.key() {
             Key::Cookie(cookie) => Some((cookie, self.connections.get(&cookie)?)),
             Key::Tuple(tuple) => {
-                let cookies = self.by_tuple.get(&tuple)?;
-                let between = cookies
-                    .iter()
-                    .map(|cookie| (*cookie, &self.connections[cookie]));
-                between
-                    .filter(|(_, connection)| connection.opened_at <= timed.at + ROUNDING)
-                    .max_by_key(|(_, connection)| connection.opened_at)
+                let begun = ..=(tuple, timed.at + ROUNDING, u64::MAX);
+                let &(found, _, cookie) = self.by_tuple.range(begun).next_back()?;
+                (found == tuple).then(|| (cookie, &self.connections[&cookie]))
             }
         }
     }
@@ -401,20 +400,16 @@ impl Matching {
     fn enter(&mut self, cookie: u64, connection: Connection) {
         self.forget(cookie);
         if let Some(tuple) = connection.tuple {
-            self.by_tuple.entry(tuple).or_default().push(cookie);
+            let begun = (tuple, connection.opened_at, cookie);
+            self.by_tuple.insert(begun);
         }
         self.connections.insert(cookie, connection);
     }
 
     fn forget(&mut self, cookie: u64) {
-        let Some(tuple) = self.connections.remove(&cookie).and_then(|gone| gone.tuple) else {
-            return;
-        };
-        if let Some(cookies) = self.by_tuple.get_mut(&tuple) {
-            cookies.retain(|other| *other != cookie);
-            if cookies.is_empty() {
-                self.by_tuple.remove(&tuple);
-            }
+        let gone = self.connections.remove(&cookie);
+        if let Some((gone, tuple)) = gone.and_then(|gone| Some((gone.opened_at, gone.tuple?))) {
+            self.by_tuple.remove(&(tuple, gone, cookie));
         }
     }
 

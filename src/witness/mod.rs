@@ -18,6 +18,7 @@ mod instance;
 mod pending;
 mod reader;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,7 +152,6 @@ impl Shared {
     }
 
     fn ring(&self) {
-        use std::io::Write;
         // A bell that is full is ringing already.
         let _ = (&self.bell).write(&[0]);
     }

@@ -5,14 +5,14 @@
 //! Invariant: every event that is held stands once in the order of time and once in the index of its
 //! own key; nothing else does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::event::ResetEvent;
 
 /// By what an event is told apart: a cookie where there is one, else the addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Cookie(u64),
     Tuple(Tuple),
@@ -40,7 +40,8 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     by_time: BTreeMap<Place, Held>,
-    by_key: HashMap<Key, Vec<Place>>,
+    /// One key may have all of them, so it has no list of its own to search.
+    by_key: BTreeMap<(Key, u64), Instant>,
     next: u64,
 }
 
@@ -62,29 +63,31 @@ impl Pending {
     }
 
     pub(super) fn hold(&mut self, held: Held, until: Instant) {
-        let place = (until, self.next);
+        let number = self.next;
         self.next += 1;
-        self.by_key.entry(held.timed.key()).or_default().push(place);
-        self.by_time.insert(place, held);
+        self.by_key.insert((held.timed.key(), number), until);
+        self.by_time.insert((until, number), held);
     }
 
-    /// Takes out what waits under a key, the oldest first.
+    /// Takes out what waits under a key, in the order in which it came.
     pub(super) fn take(&mut self, key: Key) -> Vec<Held> {
-        let mut places = self.by_key.remove(&key).unwrap_or_default();
-        let mut taken: Vec<Held> = places
-            .drain(..)
-            .map(|place| self.by_time.remove(&place).expect("it stands in both"))
+        let under_key = (key, 0)..=(key, u64::MAX);
+        let places: Vec<Place> = self
+            .by_key
+            .range(under_key)
+            .map(|(&(_, number), &until)| (until, number))
             .collect();
-        taken.sort_by_key(|held| held.timed.at);
-        taken
+        places
+            .into_iter()
+            .map(|place| self.remove(place).expect("it stands in both"))
+            .collect()
     }
 
     /// Whether both orders hold the same.
     #[cfg(test)]
     pub(super) fn is_consistent(&self) -> bool {
-        let indexed: usize = self.by_key.values().map(Vec::len).sum();
-        let has_empty = self.by_key.values().any(Vec::is_empty);
-        indexed == self.by_time.len() && !has_empty
+        let in_time = |(&(_, number), &until)| self.by_time.contains_key(&(until, number));
+        self.by_key.len() == self.by_time.len() && self.by_key.iter().all(in_time)
     }
 
     /// Takes out one whose time is over.
@@ -98,13 +101,13 @@ impl Pending {
 
     /// Takes out the one whose time is over first.
     pub(super) fn take_first(&mut self) -> Option<Held> {
-        let (place, held) = self.by_time.pop_first()?;
-        let key = held.timed.key();
-        let places = self.by_key.get_mut(&key).expect("it stands in both");
-        places.retain(|other| *other != place);
-        if places.is_empty() {
-            self.by_key.remove(&key);
-        }
+        let (&place, _) = self.by_time.first_key_value()?;
+        self.remove(place)
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Held> {
+        let held = self.by_time.remove(&place)?;
+        self.by_key.remove(&(held.timed.key(), place.1));
         Some(held)
     }
 }

@@ -136,7 +136,7 @@ impl Drop for Reader {
 }
 
 /// How long a storm is let grow between two looks.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(5);
 /// How long the thread sleeps while nothing happens; what is held is looked at that often.
 const IDLE: Duration = Duration::from_millis(500);
 /// The kernel gives a page or two for each read.
