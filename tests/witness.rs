@@ -435,6 +435,24 @@ fn what_a_killed_millpond_leaves_goes_at_the_next_start() {
     });
 }
 
+#[test]
+fn a_millpond_that_can_not_be_seen_keeps_its_instance() {
+    with_tracefs(Mounted::Writable, || {
+        let service = Service::echoing_targets();
+        let lives = asked(&service).start();
+        // In a namespace of processes of its own it sees none of the others.
+        let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
+        let blind = asked(&service).through(&alone).start();
+        assert!(is_up(&blind) && is_up(&lives));
+        assert_eq!(instances_of(lives.process().pid()).len(), 1);
+        let said = blind.process().said();
+        assert!(!said.iter().any(|line| line.contains("WARN")), "{said:?}");
+        assert_eq!(blind.admin("POST", "/api/v1/drain").0, 202);
+        blind.wait();
+        lives.finish();
+    });
+}
+
 /// Starts millpond as nobody, from its own directory, with these options of setpriv(1).
 fn as_nobody(config: Config, options: &str) -> Config {
     let script = format!(

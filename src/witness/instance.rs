@@ -62,8 +62,7 @@ pub enum WitnessError {
 pub(super) struct Instance {
     /// Closed before the folder goes: fields are dropped in their order.
     pipe: File,
-    /// Held for its Drop.
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// The folder of an instance.
@@ -76,27 +75,23 @@ impl Instance {
         let instances = find_tracefs()?.join("instances");
         sweep(&instances);
         let folder = Folder::create(&instances)?;
-        folder.write("trace_clock", "mono")?;
-        folder.write("buffer_size_kb", BUFFER_KIB)?;
-        // Otherwise poll(2) waits until the buffer is half full. An older kernel has no such file.
-        folder.try_write("buffer_percent", "0");
-        // It would note the name of every program that the host's scheduler switches to.
-        folder.try_write("trace_options", "norecord-cmd");
+        // First of all: from here on nobody else can take it for a left one and remove it.
         let path = folder.0.join("trace_pipe");
         let pipe = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .map_err(|error| WitnessError::of(path, error))?;
-        // From here on an error drops the pipe first, since it was made last.
-        let instance = Self {
-            pipe,
-            _folder: folder,
-        };
+        let instance = Self { pipe, folder };
+        let folder = &instance.folder;
+        folder.write("trace_clock", "mono")?;
+        folder.write("buffer_size_kb", BUFFER_KIB)?;
+        // Otherwise poll(2) waits until the buffer is half full. An older kernel has no such file.
+        folder.try_write("buffer_percent", "0");
+        // It would note the name of every program that the host's scheduler switches to.
+        folder.try_write("trace_options", "norecord-cmd");
         for event in EVENTS {
-            instance
-                ._folder
-                .write(&format!("events/tcp/{event}/enable"), "1")?;
+            folder.write(&format!("events/tcp/{event}/enable"), "1")?;
         }
         Ok(instance)
     }
@@ -210,8 +205,9 @@ fn unescaped(text: &str) -> String {
     })
 }
 
-/// Removes the instances of millponds that are no more. One that lives in another namespace of
-/// processes looks as if it were none; its pipe is open, and the kernel keeps its instance.
+/// Removes the instances of millponds that are no more. One that lives where this process can't see it
+/// (another namespace, another user under `hidepid`) looks as if it were gone; but its pipe is open, so
+/// the kernel calls its instance busy and keeps it.
 fn sweep(instances: &Path) {
     let Ok(entries) = fs::read_dir(instances) else {
         return;
@@ -220,7 +216,10 @@ fn sweep(instances: &Path) {
         let name = entry.file_name();
         let owner = name.to_str().and_then(owner_of);
         let is_left = owner.is_some_and(|(pid, started)| start_ticks(pid) != Some(started));
-        if is_left && let Err(error) = fs::remove_dir(entry.path()) {
+        if is_left
+            && let Err(error) = fs::remove_dir(entry.path())
+            && error.kind() != io::ErrorKind::ResourceBusy
+        {
             warn!(instance = %entry.path().display(), %error, "a left tracing instance could not be removed");
         }
     }
