@@ -13,10 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use millpond::close::Side;
-use millpond::sys::socket::socket_cookie;
 use millpond::witness::{
-    Direction, Ended, KernelReason, Opened, RecordId, RecordedReset, Testimony, Witness,
-    WitnessError, Witnessed,
+    Direction, KernelReason, Opened, RecordId, RecordedReset, Testimony, Witness, WitnessError,
+    Witnessed,
 };
 use nix::sys::signal::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -91,13 +90,7 @@ impl Bench {
     fn meet(&self, dialled: TcpStream) -> Pair {
         dialled.set_nodelay(true).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
-        let opened = Opened {
-            side: Side::Downstream,
-            local: Some(accepted.local_addr().unwrap()),
-            peer,
-            cookie: socket_cookie(accepted.as_fd()).unwrap(),
-            at: Instant::now(),
-        };
+        let opened = Opened::of(Side::Downstream, accepted.as_fd(), peer).unwrap();
         self.witness.opened(&opened);
         Pair {
             dialled,
@@ -107,18 +100,15 @@ impl Bench {
     }
 
     fn end(&self, opened: &Opened, reset: Option<(u64, Direction)>) {
-        self.witness.ended(&Ended {
-            side: opened.side,
-            local: opened.local,
-            peer: opened.peer,
-            cookie: opened.cookie,
-            opened_at: opened.at,
-            ended_at: Instant::now(),
-            reset: reset.map(|(record, direction)| RecordedReset {
-                record: RecordId(record),
-                direction,
-            }),
+        self.end_at(Instant::now(), opened, reset);
+    }
+
+    fn end_at(&self, at: Instant, opened: &Opened, reset: Option<(u64, Direction)>) {
+        let reset = reset.map(|(record, direction)| RecordedReset {
+            record: RecordId(record),
+            direction,
         });
+        self.witness.ended(&opened.ended(at, reset));
     }
 
     /// Waits for an event that is ours and in no record; why the kernel sent it.
@@ -259,18 +249,7 @@ fn connections_between_the_same_addresses_are_told_apart_by_time() {
             }
         }
         for (opened, record, ended_at) in waiting {
-            bench.witness.ended(&Ended {
-                side: opened.side,
-                local: opened.local,
-                peer: opened.peer,
-                cookie: opened.cookie,
-                opened_at: opened.at,
-                ended_at,
-                reset: Some(RecordedReset {
-                    record: RecordId(record),
-                    direction: Direction::Sent,
-                }),
-            });
+            bench.end_at(ended_at, &opened, Some((record, Direction::Sent)));
         }
         let all: Vec<_> = (0..COUNT)
             .map(|record| (record, KernelReason::State))
@@ -288,13 +267,8 @@ fn a_refused_connect_is_told_by_the_cookie_of_its_socket() {
         let peer = nobody.local_addr().unwrap();
         drop(nobody);
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let opened = Opened {
-            side: Side::Upstream,
-            local: None,
-            peer,
-            cookie: socket_cookie(socket.as_fd()).unwrap(),
-            at: Instant::now(),
-        };
+        let opened = Opened::of(Side::Upstream, socket.as_fd(), peer).unwrap();
+        assert_eq!(opened.local, None);
         bench.witness.opened(&opened);
         assert!(socket.connect(&peer.into()).is_err());
         bench.end(&opened, Some((5, Direction::Received)));
@@ -414,9 +388,10 @@ fn what_a_killed_millpond_leaves_goes_at_the_next_start() {
         let lives = asked(&service).start();
         let killed = asked(&service).start();
         let pid = killed.process().pid();
+        assert_eq!(instances_of(pid).len(), 1);
+        // From here on a millpond of another test may be the next.
         killed.signal(Signal::SIGKILL);
         killed.wait();
-        assert_eq!(instances_of(pid).len(), 1);
         // A process with this number lives, but it was not started then.
         let reused =
             Path::new(TRACEFS).join(format!("instances/millpond-{}-1-0", std::process::id()));

@@ -54,6 +54,21 @@ pub struct Ended {
     pub reset: Option<RecordedReset>,
 }
 
+impl Opened {
+    /// That this connection has ended.
+    pub fn ended(self, at: Instant, reset: Option<RecordedReset>) -> Ended {
+        Ended {
+            side: self.side,
+            local: self.local,
+            peer: self.peer,
+            cookie: self.cookie,
+            opened_at: self.at,
+            ended_at: at,
+            reset,
+        }
+    }
+}
+
 /// An RST in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordedReset {

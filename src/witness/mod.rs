@@ -18,12 +18,15 @@ mod instance;
 mod pending;
 mod reader;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+
+use socket2::SockRef;
 
 pub use event::Direction;
 pub use instance::WitnessError;
@@ -31,7 +34,9 @@ pub use matching::{Ended, Opened, RecordId, RecordedReset, Witnessed};
 pub use reason::KernelReason;
 pub use tally::WitnessStats;
 
+use crate::close::Side;
 use crate::sys::clock::{self, MonotonicAnchor};
+use crate::sys::socket::socket_cookie;
 use instance::Instance;
 use matching::{Bounds, Matching};
 use reader::Reader;
@@ -63,6 +68,24 @@ struct Shared {
     is_stopping: AtomicBool,
     /// A byte in it wakes the thread.
     bell: UnixStream,
+}
+
+impl Opened {
+    /// That a TCP socket has a connection with `peer` now, or is about to dial it. One that dials has an
+    /// address of its own only once it is connected: telling of it again then does no harm.
+    ///
+    /// # Errors
+    /// What getsockname(2) or getsockopt(2) says.
+    pub fn of(side: Side, socket: BorrowedFd<'_>, peer: SocketAddr) -> io::Result<Self> {
+        let local = SockRef::from(&socket).local_addr()?.as_socket();
+        Ok(Self {
+            side,
+            local: local.filter(|local| local.port() != 0),
+            peer,
+            cookie: socket_cookie(socket)?,
+            at: clock::now(),
+        })
+    }
 }
 
 impl Witness {

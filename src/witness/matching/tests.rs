@@ -252,6 +252,37 @@ fn a_dialling_socket_is_known_by_its_cookie_before_it_has_an_address() {
 }
 
 #[test]
+fn a_dialling_socket_is_told_of_again_once_it_has_an_address() {
+    let mut bench = Bench::new();
+    let (local, peer) = ("10.0.0.1:40000", "10.0.0.2:80");
+    let dialling = Opened {
+        side: Side::Upstream,
+        local: None,
+        peer: address(peer),
+        cookie: 9,
+        at: bench.at(0),
+    };
+    bench.matching.opened(&dialling, bench.at(0));
+    bench.received(local, peer, 9, 1);
+    let connected = Opened {
+        local: Some(address(local)),
+        at: bench.at(2),
+        ..dialling
+    };
+    bench.matching.opened(&connected, bench.at(2));
+    bench.sent(local, peer, 5);
+    assert_eq!(bench.all_received(), [0, 0, 0, 0, 1]);
+    let reset = RecordedReset {
+        record: RecordId(1),
+        direction: Direction::Sent,
+    };
+    let ended = connected.ended(bench.at(6), Some(reset));
+    bench.matching.ended(&ended, bench.at(6));
+    assert_eq!(bench.records(), [1]);
+    assert_eq!(bench.all_received(), [0, 0, 1, 0, 0]);
+}
+
+#[test]
 fn what_is_not_ours_is_foreign_after_a_moment() {
     let mut bench = Bench::new();
     bench.sent("127.0.0.1:81", PEER, 0);
