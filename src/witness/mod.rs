@@ -1,7 +1,7 @@
 //! The kernel as witness: what it tells of RSTs, held against what the ledger says of them.
 //!
 //! A thread reads the tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset` from an
-//! [`instance`] of this process's own; [`event`] reads their lines, [`matching`] finds out whose they
+//! instance of this process's own; [`event`] reads their lines, [`matching`] finds out whose they
 //! are, [`tally`] counts. An RST in the ledger that the kernel confirms is told to a [`Testimony`].
 //!
 //! Not here: the ledger. Whoever opens and ends connections says so to [`Witness::opened`] and
