@@ -416,7 +416,7 @@ fn a_millpond_that_can_not_be_seen_keeps_its_instance() {
         let service = Service::echoing_targets();
         let lives = asked(&service).start();
         // In a namespace of processes of its own it sees none of the others.
-        let alone = ["unshare", "--pid", "--fork", "--mount-proc"];
+        let alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
         let blind = asked(&service).through(&alone).start();
         assert!(is_up(&blind) && is_up(&lives));
         assert_eq!(instances_of(lives.process().pid()).len(), 1);
