@@ -27,6 +27,7 @@ pub mod admin;
 pub mod log;
 pub mod notify;
 pub mod stats;
+pub mod witness;
 
 pub mod sys;
 pub mod transport;

@@ -442,15 +442,15 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream_defaults = 4",
-        "upstream_defaults: there is no such key; known here: workers, admin, shutdown, log, upstream, listener",
+        "upstream_defaults: there is no such key; known here: workers, admin, ledger, shutdown, log, upstream, listener",
     ),
     (
         "zzz = 4",
-        "zzz: there is no such key; known here: workers, admin, shutdown, log, upstream, listener",
+        "zzz: there is no such key; known here: workers, admin, ledger, shutdown, log, upstream, listener",
     ),
     (
         r#""a\nb" = 4"#,
-        r#""a\nb": there is no such key; known here: workers, admin, shutdown, log, upstream, listener"#,
+        r#""a\nb": there is no such key; known here: workers, admin, ledger, shutdown, log, upstream, listener"#,
     ),
     (
         "admin = 5",

@@ -28,6 +28,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("millpond_terminations_total", "counter"),
     ("millpond_resets_total", "counter"),
     ("millpond_lost_bytes_total", "counter"),
+    ("millpond_witness_up", "gauge"),
     ("millpond_build_info", "gauge"),
     ("millpond_draining", "gauge"),
     ("millpond_config_last_reload_successful", "gauge"),

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use millpond::close::{Initiator, Manner, Phase, Side};
 use millpond::stats::exposition::{Family, gather};
-use millpond::stats::ledger::Ending;
+use millpond::stats::ledger::{Ending, Watch};
 use millpond::stats::process::Process;
 use millpond::stats::reason::{DiscardReason, RefusalReason};
 use millpond::stats::recorder::Story;
 use millpond::stats::tree::{EndpointCensus, PoolCensus, Tree, UpstreamCensus};
+use millpond::stats::witness::WitnessSnapshot;
 use millpond::stats::{openmetrics, prometheus, table};
 use millpond::sys::clock;
+use millpond::witness::WitnessStats;
 
 struct Pools;
 
@@ -42,7 +44,7 @@ fn families() -> Vec<Family> {
     let ending = Ending::clean(Initiator::Downstream, Phase::Idle, Manner::Fin);
     listener
         .ledger
-        .close(&ending, || Story::of(Side::Downstream));
+        .close(&ending, Watch::default(), || Story::of(Side::Downstream));
     listener.refusals.increment(RefusalReason::BadChunk);
     let upstream = tree.upstream("app");
     upstream.discards.increment(DiscardReason::IdleFin);
@@ -53,7 +55,9 @@ fn families() -> Vec<Family> {
     upstream.wait_failed_duration.observe(Duration::ZERO);
     let pools: Arc<dyn PoolCensus> = Arc::new(Pools);
     tree.watch_pool("app", Arc::downgrade(&pools));
-    gather(&tree.snapshot(clock::now()), &Process::read())
+    let mut snapshot = tree.snapshot(clock::now());
+    snapshot.witness = Some(WitnessSnapshot::of(&WitnessStats::default()));
+    gather(&snapshot, &Process::read())
 }
 
 #[test]

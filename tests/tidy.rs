@@ -17,8 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
-            "listener", "session", "upstream", "admin", "stats", "config", "drain", "log",
-            "notify", "sys",
+            "listener", "session", "upstream", "admin", "stats", "witness", "config", "drain",
+            "log", "notify", "sys",
         ],
     ),
     (
@@ -51,7 +51,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pool", &["close", "stats", "config", "sys", "transport"]),
     ("admin", &["stats", "config", "sys"]),
     ("log", &["stats", "close", "config", "sys"]),
-    ("stats", &["close", "sys"]),
+    ("stats", &["witness", "close", "sys"]),
+    ("witness", &["close", "sys"]),
     ("close", &["sys", "transport"]),
     ("config", &["sys", "protocol"]),
     ("drain", &[]),
@@ -72,6 +73,11 @@ const PURE: &[&str] = &[
     "src/close/classify",
     "src/session/verdict",
     "src/relay/transcript",
+    "src/witness/event",
+    "src/witness/matching",
+    "src/witness/pending",
+    "src/witness/reason",
+    "src/witness/tally",
 ];
 
 /// What a pure file must not name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::{
-    Address, Admin, CloseFirst, Config, Frames, Listener, ListenerHttp, Log, LogFormat,
+    Address, Admin, CloseFirst, Config, Frames, Ledger, Listener, ListenerHttp, Log, LogFormat,
     LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::limits::Names;
@@ -34,6 +34,10 @@ pub(super) fn config(values: &Values, names: &Names) -> Config {
             listen,
             token: values.text("admin.token").map(str::to_owned),
         }),
+        ledger: Ledger {
+            witness: top.switch("ledger.witness"),
+            recorder_size: as_usize(top.number("ledger.recorder_size")),
+        },
         shutdown: Shutdown {
             drain_timeout: top.time("shutdown.drain_timeout"),
             grace: top.time("shutdown.grace"),

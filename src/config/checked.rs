@@ -19,6 +19,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// The admin interface; `None`: off.
     pub admin: Option<Admin>,
+    /// What is written down of how connections end.
+    pub ledger: Ledger,
     /// How the process stops.
     pub shutdown: Shutdown,
     /// What is logged.
@@ -36,6 +38,15 @@ pub struct Admin {
     pub listen: Address,
     /// The bearer token that lets callers from elsewhere in.
     pub token: Option<String>,
+}
+
+/// `[ledger]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Whether the kernel's own account of resets is read.
+    pub witness: bool,
+    /// How many resets the recorder keeps; 0: none.
+    pub recorder_size: usize,
 }
 
 /// `[shutdown]`

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checked::{
-    Admin, CloseFirst, Config, Endpoint, Frames, Listener, ListenerHttp, Log, LogFormat,
+    Admin, CloseFirst, Config, Endpoint, Frames, Ledger, Listener, ListenerHttp, Log, LogFormat,
     LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
 };
 use super::value::{bytes_text, time_text};
@@ -54,7 +54,7 @@ const LISTENER_NEEDS_RESTART: &[&str] = &[
     "keepalive",
     "user_timeout",
 ];
-const PROCESS_NEEDS_RESTART: &[&str] = &["workers", "admin.listen", "log.format"];
+const PROCESS_NEEDS_RESTART: &[&str] = &["workers", "admin.listen", "ledger.witness", "log.format"];
 
 impl Changes {
     /// Whether the configurations are the same.
@@ -226,11 +226,16 @@ fn process_entries(config: &Config) -> Vec<Entry> {
     let Config {
         workers,
         admin,
+        ledger,
         shutdown,
         log,
         upstreams: _,
         listeners: _,
     } = config;
+    let Ledger {
+        witness,
+        recorder_size,
+    } = ledger;
     let Shutdown {
         drain_timeout,
         grace,
@@ -256,6 +261,8 @@ fn process_entries(config: &Config) -> Vec<Entry> {
     vec![
         ("workers", workers.unwrap_or(0).to_string()),
         ("admin.listen", listen),
+        ("ledger.witness", witness.to_string()),
+        ("ledger.recorder_size", recorder_size.to_string()),
         ("shutdown.drain_timeout", time_text(*drain_timeout)),
         ("shutdown.grace", time_text(*grace)),
         ("log.format", format.to_owned()),

@@ -54,6 +54,18 @@ pub const KEYS: &[Key] = &[
         "the bearer token that lets callers from elsewhere in",
     ),
     key(
+        "ledger.witness",
+        Kind::Switch,
+        "false",
+        "read the kernel's own account of resets",
+    ),
+    key(
+        "ledger.recorder_size",
+        count(0, 100_000),
+        "1000",
+        "resets that the recorder keeps",
+    ),
+    key(
         "shutdown.drain_timeout",
         time_or_none(),
         "25s",

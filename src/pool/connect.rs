@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -11,7 +12,9 @@ use tokio::net::{TcpSocket, UnixStream, lookup_host};
 use tokio::time::timeout_at;
 use tracing::debug;
 
+use crate::close::Side;
 use crate::config::checked::Address;
+use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::ConnectOutcome;
 use crate::transport::Transport;
 
@@ -28,14 +31,18 @@ pub struct Options {
 pub async fn connect(
     address: &Address,
     options: Options,
+    ledger: &Ledger,
     deadline: Instant,
-) -> Result<Transport, ConnectOutcome> {
+) -> Result<(Transport, Watch), ConnectOutcome> {
     let dialled = async {
         match address {
-            Address::Ip(address) => dial(*address, options).await.map_err(|it| outcome(&it)),
-            Address::Name(name, port) => dial_name(name, *port, options).await,
+            Address::Ip(address) => {
+                let dialled = dial(*address, options, ledger).await;
+                dialled.map_err(|it| outcome(&it))
+            }
+            Address::Name(name, port) => dial_name(name, *port, options, ledger).await,
             Address::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok(Transport::dialled_unix(stream)),
+                Ok(stream) => Ok((Transport::dialled_unix(stream), Watch::default())),
                 Err(error) => Err(outcome(&error)),
             },
         }
@@ -50,22 +57,31 @@ pub fn peer(service: &Transport) -> Option<SocketAddr> {
     SockRef::from(service).peer_addr().ok()?.as_socket()
 }
 
-async fn dial_name(name: &str, port: u16, options: Options) -> Result<Transport, ConnectOutcome> {
+async fn dial_name(
+    name: &str,
+    port: u16,
+    options: Options,
+    ledger: &Ledger,
+) -> Result<(Transport, Watch), ConnectOutcome> {
     let addresses = lookup_host((name, port)).await.map_err(|error| {
         debug!(name, %error, "name not resolved");
         ConnectOutcome::Unresolved
     })?;
     let mut last = ConnectOutcome::Unresolved;
     for address in addresses {
-        match dial(address, options).await {
-            Ok(transport) => return Ok(transport),
+        match dial(address, options, ledger).await {
+            Ok(dialled) => return Ok(dialled),
             Err(error) => last = outcome(&error),
         }
     }
     Err(last)
 }
 
-async fn dial(address: SocketAddr, options: Options) -> io::Result<Transport> {
+async fn dial(
+    address: SocketAddr,
+    options: Options,
+    ledger: &Ledger,
+) -> io::Result<(Transport, Watch)> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -80,7 +96,10 @@ async fn dial(address: SocketAddr, options: Options) -> io::Result<Transport> {
     if options.user_timeout.is_some() {
         options_of.set_tcp_user_timeout(options.user_timeout)?;
     }
-    socket.connect(address).await.map(Transport::dialled_tcp)
+    let mut watch = ledger.watch(Side::Upstream, socket.as_fd(), address);
+    let stream = socket.connect(address).await?;
+    watch.connected(stream.as_fd());
+    Ok((Transport::dialled_tcp(stream), watch))
 }
 
 /// What an error of connect(2) or socket(2) means.

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::SockRef;
 use tokio::task::coop::unconstrained;
@@ -19,6 +19,7 @@ use tokio::task::coop::unconstrained;
 use super::PoolKey;
 use super::core::Handle;
 use crate::close::classify::{Loss, loss};
+use crate::stats::ledger::Watch;
 use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::SessionFacts;
 use crate::sys::socket;
@@ -51,10 +52,12 @@ pub struct Connection {
     pub exchanges: u64,
     /// When it last became free to be lent.
     pub free_since: Instant,
-    /// How long it had been idle when it was lent.
-    pub idle_before: Duration,
+    /// When it was lent; before that, when it last became free.
+    pub lent_at: Instant,
     /// The session whose exchange or tunnel ends with it, if one does.
     pub session: Option<Arc<SessionFacts>>,
+    /// What the kernel's witness needs to know of it.
+    pub watch: Watch,
     /// Bytes read from it that went nowhere, because of its end.
     pub dropped_bytes: u64,
     /// It has been idle, so that the service may have closed it meanwhile.

@@ -8,6 +8,7 @@
 mod control;
 mod reload;
 mod stop;
+mod witness;
 
 pub use reload::{Origin, Reloaded};
 
@@ -119,6 +120,10 @@ impl Proxy {
         let claimed = claim(inherited, &config.listeners)?;
         let bound = bind_all(config.listeners.iter(), claimed)?;
         let tree = Arc::<Tree>::default();
+        tree.recorder.resize(config.ledger.recorder_size);
+        if config.ledger.witness {
+            witness::start(&tree);
+        }
         let suppressed = Arc::clone(&tree.process.session_lines_suppressed);
         let log = Arc::new(SessionLog::new(
             config.log.sessions,
@@ -186,6 +191,7 @@ impl Proxy {
         let rules = Arc::new(RulesCell::new(self.rules(&name, parts, config)));
         let stop = CancellationToken::new();
         self.shared.tree.bound(&name, address.to_string());
+        witness::listens(&self.shared.tree, &address);
         match holder {
             Holder::Process => info!(listener = name, %address, "listening"),
             Holder::ServiceManager => info!(listener = name, %address, "listening, inherited"),

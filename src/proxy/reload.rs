@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Parts, Proxy, bind_all};
+use super::{Parts, Proxy, bind_all, witness};
 use crate::config::checked::{Config, Listener};
 use crate::config::{self, Changes, Loaded, diff};
 use crate::drain::Stage;
@@ -131,6 +131,8 @@ impl Proxy {
         }
         let now = clock::now();
         self.shared.log.set_which(config.log.sessions);
+        let recorder = &self.shared.tree.recorder;
+        recorder.resize(config.ledger.recorder_size);
         for name in &changes.upstreams.added {
             let settings = &config.upstreams[name];
             // One that was removed a moment ago goes on with the slots that are still taken.
@@ -181,6 +183,7 @@ impl Proxy {
         let rules = door.rules.current();
         rules.sessions.command_present(Command::Drain);
         self.shared.tree.unbound(name);
+        witness::listens_no_more(&self.shared.tree, &door.address);
         info!(listener = name, "no longer listening");
         if door.holder == Holder::ServiceManager {
             warn!(
@@ -196,6 +199,7 @@ impl Proxy {
 fn effective(mut new: Config, old: &Config) -> Config {
     new.workers = old.workers;
     new.admin.clone_from(&old.admin);
+    new.ledger.clone_from(&old.ledger);
     new.log.format = old.log.format;
     for (name, upstream) in &mut new.upstreams {
         let old = old.upstreams.get(name).map(|old| &old.protocol);

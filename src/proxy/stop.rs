@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 use tracing::{info, warn};
 
-use super::Proxy;
+use super::{Proxy, witness};
 use crate::drain::{Drained, Stage};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
@@ -55,6 +55,7 @@ impl Proxy {
         self.shared.log.report_suppressed(clock::now());
         if ended.is_ok() {
             self.close_upstreams(deadline).await;
+            witness::stop(&self.shared.tree).await;
             info!("drained");
             return Drained::Complete;
         }
@@ -78,6 +79,7 @@ impl Proxy {
         for upstream in self.parts().upstreams.values() {
             upstream.cut();
         }
+        witness::stop(&self.shared.tree).await;
         open
     }
 

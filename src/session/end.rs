@@ -106,6 +106,8 @@ impl Session {
             endpoint,
             refused,
             discarded,
+            idle_since,
+            watch,
             ..
         } = self;
         let facts = client.facts;
@@ -114,11 +116,12 @@ impl Session {
         // close may take long.
         let pipelined_bytes = client.inbound.filled().len() as u64;
         drop(client.inbound);
+        let idle = clock::now().saturating_duration_since(idle_since);
         let mut ending = close(client.transport, client.has_ended, end, &rules.listener).await;
         ending.account.unread_bytes += pipelined_bytes;
         let now = clock::now();
         let ledger = &rules.stats.ledger;
-        let record = ledger.close(&ending, || Story {
+        let record = ledger.close(&ending, watch, || Story {
             listener: Some(Arc::clone(&facts.listener)),
             upstream: Some(rules.upstream.name().into()),
             endpoint: endpoint.clone(),
@@ -127,8 +130,7 @@ impl Session {
             discard: discarded.map(|it| it.reason),
             exchange: facts.exchanges(),
             age: now.saturating_duration_since(facts.accepted_at),
-            idle: matches!(end.termination.phase, Phase::Accept | Phase::Idle)
-                .then(|| facts.idle(now)),
+            idle: matches!(end.termination.phase, Phase::Accept | Phase::Idle).then_some(idle),
             ..Story::of(Side::Downstream)
         });
         if let Some(Discarded { connection, .. }) = discarded {

@@ -24,7 +24,7 @@ impl Session {
         };
         self.client.facts.set_phase(phase);
         let now = clock::now();
-        self.client.facts.set_idle(now);
+        self.idle_since = now;
         // What became of an exchange that is over has nothing to do with the session's end.
         self.discarded = None;
         let listener = &self.rules.listener;

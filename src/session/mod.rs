@@ -21,17 +21,21 @@ mod settle;
 mod tcp;
 mod verdict;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use end::{Closing, SessionEnd};
 pub use rules::{Rules, RulesCell};
 
+use crate::close::Side;
 use crate::config::checked::Protocol;
 use crate::pool::{Lease, Seen};
 use crate::protocol::http::{self as http_framing, Forwarded};
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
 use crate::relay::client::Client;
+use crate::stats::ledger::Watch;
 use crate::stats::reason::{DiscardReason, RefusalReason};
 use crate::stats::sessions::{Command, Peer, SessionEntry, SessionFacts};
 use crate::sys::clock;
@@ -52,6 +56,9 @@ pub struct Session {
     /// The end of the last lease, if the exchange or tunnel that it was for ended with it.
     discarded: Option<Discarded>,
     entry: SessionEntry,
+    /// When it last became idle, or was accepted.
+    idle_since: Instant,
+    watch: Watch,
 }
 
 /// The end of a lease whose connection was discarded.
@@ -69,6 +76,13 @@ impl Session {
         let facts = Arc::new(SessionFacts::new(peer, Arc::clone(&rules.name), now));
         let entry = rules.sessions.enter(Arc::clone(&facts));
         rules.stats.ledger.open();
+        let watch = match peer {
+            Peer::Ip(address) => {
+                let ledger = &rules.stats.ledger;
+                ledger.watch(Side::Downstream, transport.as_fd(), address)
+            }
+            Peer::Unix => Watch::default(),
+        };
         let client = Client {
             transport,
             inbound: Buffer::new(rules.listener.http.head_max),
@@ -85,6 +99,8 @@ impl Session {
             refused: None,
             discarded: None,
             entry,
+            idle_since: now,
+            watch,
         }
     }
 

@@ -10,6 +10,7 @@ use super::snapshot::{
 use super::table::{self, Metric};
 use super::termination::{find, reachable, reachable_resets};
 use super::tree::EndpointCensus;
+use super::witness::WitnessSnapshot;
 use crate::close::{Side, Termination};
 
 /// One metric with its samples.
@@ -66,6 +67,7 @@ fn gaps(snapshot: &Snapshot) -> Vec<(Side, Termination)> {
 fn gather_known_or_not(snapshot: &Snapshot, process: &Process) -> Vec<Family> {
     let mut families = Families::new();
     gather_process(&mut families, snapshot, process);
+    gather_witness(&mut families, snapshot.witness.as_ref());
     for (name, listener) in &snapshot.listeners {
         gather_listener(&mut families, name, listener);
     }
@@ -223,6 +225,37 @@ fn gather_lost_bytes(families: &mut Families, (side, name): Leg<'_>, lost: LostB
     for (kind, bytes) in kinds {
         families.count(&table::LOST_BYTES, &[side.label(), name, kind], bytes);
     }
+}
+
+/// Without a witness nothing is known, which is not the same as 0.
+fn gather_witness(families: &mut Families, witness: Option<&WitnessSnapshot>) {
+    let up = witness.is_some_and(|witness| witness.up);
+    families.count(&table::WITNESS_UP, &[], u64::from(up));
+    let Some(witness) = witness else {
+        return;
+    };
+    for (direction, row) in [("sent", witness.sent), ("received", witness.received)] {
+        let verdicts = [
+            ("witnessed", row.witnessed),
+            ("repeat", row.repeat),
+            ("unattributed", row.unattributed),
+            ("foreign", row.foreign),
+        ];
+        for (verdict, count) in verdicts {
+            families.count(&table::WITNESS_EVENTS, &[direction, verdict], count);
+        }
+        families.count(&table::WITNESS_PENDING, &[direction], row.pending);
+    }
+    for row in &witness.unattributed {
+        let labels = [row.side, row.direction, row.kernel_reason];
+        families.count(&table::UNATTRIBUTED_RESETS, &labels, row.count);
+    }
+    let limits = witness.pending_limits;
+    for (limit, count) in [("count", limits.count), ("time", limits.time)] {
+        families.count(&table::WITNESS_PENDING_LIMIT, &[limit], count);
+    }
+    families.count(&table::WITNESS_LOST, &[], witness.lost_events);
+    families.count(&table::WITNESS_UNREADABLE, &[], witness.unreadable_lines);
 }
 
 fn gather_process(families: &mut Families, snapshot: &Snapshot, process: &Process) {

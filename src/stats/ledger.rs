@@ -6,14 +6,17 @@
 //!
 //! Invariant: opened = open + terminated, in every copy.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::recorder::{RecordId, Recorder, Story};
 use crate::close::account::Account;
 use crate::close::linger::Lingered;
 use crate::close::reset::AbortedBy;
-use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
+use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination};
 use crate::sys::clock;
+use crate::witness::{Direction, Opened, RecordedReset, Witness};
 
 /// How one connection ended, with all that is counted about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +99,65 @@ impl Reset {
     }
 }
 
+/// That the witness follows a connection, until its end; nothing where there is no witness.
+#[derive(Debug, Default)]
+pub struct Watch(Option<Box<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    witness: Arc<Witness>,
+    opened: Opened,
+}
+
+impl Watch {
+    fn begin(witness: &Arc<Witness>, side: Side, socket: BorrowedFd<'_>, peer: SocketAddr) -> Self {
+        // A socket that can't be asked is none that the kernel will tell of.
+        let Ok(opened) = Opened::of(side, socket, peer) else {
+            return Self::default();
+        };
+        witness.opened(&opened);
+        let witness = Arc::clone(witness);
+        Self(Some(Box::new(Watched { witness, opened })))
+    }
+
+    /// A dialled connection is made, so that our address is known.
+    pub fn connected(&mut self, socket: BorrowedFd<'_>) {
+        let Some(watched) = &mut self.0 else { return };
+        let Opened { side, peer, at, .. } = watched.opened;
+        if let Ok(opened) = Opened::of(side, socket, peer) {
+            watched.opened = Opened { at, ..opened };
+            watched.witness.opened(&watched.opened);
+        }
+    }
+
+    fn end(mut self, reset: Option<RecordedReset>) {
+        if let Some(watched) = self.0.take() {
+            watched.end(reset);
+        }
+    }
+}
+
+impl Watched {
+    fn end(&self, reset: Option<RecordedReset>) {
+        self.witness.ended(&self.opened.ended(clock::now(), reset));
+    }
+}
+
+impl Drop for Watch {
+    /// A connect that failed or was given up has no entry of its own.
+    fn drop(&mut self) {
+        if let Some(watched) = self.0.take() {
+            watched.end(None);
+        }
+    }
+}
+
 /// The ledger of one listener's or one upstream's connections.
 #[derive(Debug)]
 pub struct Ledger {
     book: Mutex<Book>,
     recorder: Arc<Recorder>,
+    witness: Arc<OnceLock<Arc<Witness>>>,
 }
 
 /// A consistent copy of a [`Ledger`].
@@ -120,16 +177,18 @@ pub struct Book {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self::new(Arc::default())
+        Self::new(Arc::default(), Arc::default())
     }
 }
 
 impl Ledger {
-    /// An empty ledger whose remarkable ends go to `recorder`.
-    pub fn new(recorder: Arc<Recorder>) -> Self {
+    /// An empty ledger whose remarkable ends go to `recorder`, and which `witness`, once it is there,
+    /// holds against the kernel's account.
+    pub fn new(recorder: Arc<Recorder>, witness: Arc<OnceLock<Arc<Witness>>>) -> Self {
         Self {
             book: Mutex::new(Book::empty()),
             recorder,
+            witness,
         }
     }
 
@@ -140,12 +199,35 @@ impl Ledger {
         book.open += 1;
     }
 
+    /// Has the witness, if there is one, follow a TCP socket's connection with `peer`: one that was just
+    /// accepted, or is about to be dialled.
+    pub fn watch(&self, side: Side, socket: BorrowedFd<'_>, peer: SocketAddr) -> Watch {
+        match self.witness.get() {
+            Some(witness) => Watch::begin(witness, side, socket, peer),
+            None => Watch::default(),
+        }
+    }
+
     /// Closes one connection that was entered with [`Ledger::open`]. Where its end is worth a record,
     /// that is made from its story.
-    pub fn close(&self, ending: &Ending, story: impl FnOnce() -> Story) -> Option<RecordId> {
+    pub fn close(
+        &self,
+        ending: &Ending,
+        watch: Watch,
+        story: impl FnOnce() -> Story,
+    ) -> Option<RecordId> {
         self.count(ending);
-        Recorder::is_worth_it(ending)
-            .then(|| self.recorder.record(ending, story(), clock::wall_now()))
+        let record = Recorder::is_worth_it(ending)
+            .then(|| self.recorder.record(ending, story(), clock::wall_now()));
+        let reset = record.zip(ending.reset);
+        watch.end(reset.map(|(record, seen)| RecordedReset {
+            record,
+            direction: match seen.reset {
+                Reset::Received => Direction::Received,
+                Reset::Sent(_) => Direction::Sent,
+            },
+        }));
+        record
     }
 
     /// Where the ends of two legs are tied together.
@@ -229,7 +311,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::close::Side;
 
     fn story() -> Story {
         Story::of(Side::Downstream)
@@ -255,7 +336,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         ledger.open();
-                        ledger.close(&ending, story);
+                        ledger.close(&ending, Watch::default(), story);
                     }
                     ledger.open();
                 });
@@ -284,7 +365,11 @@ mod tests {
             for phase in Phase::ALL {
                 for manner in Manner::ALL {
                     ledger.open();
-                    ledger.close(&Ending::clean(initiator, phase, manner), story);
+                    ledger.close(
+                        &Ending::clean(initiator, phase, manner),
+                        Watch::default(),
+                        story,
+                    );
                 }
             }
         }
@@ -299,7 +384,7 @@ mod tests {
                         }),
                         ..Ending::clean(Initiator::Kernel, Phase::Idle, Manner::Fin)
                     };
-                    ledger.close(&ending, story);
+                    ledger.close(&ending, Watch::default(), story);
                 }
             }
         }

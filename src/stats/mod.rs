@@ -21,3 +21,4 @@ pub mod snapshot;
 pub mod table;
 pub mod termination;
 pub mod tree;
+pub mod witness;

@@ -26,10 +26,9 @@ use super::ledger::Ending;
 use super::reason::DiscardReason;
 use super::sessions::Peer;
 use crate::close::{Manner, Phase, Side};
+use crate::witness::{KernelReason, Testimony, Witnessed};
 
-/// Names one record. Counts up from 1 in the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct RecordId(pub u64);
+pub use crate::witness::RecordId;
 
 /// What there is to tell of a connection beyond how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +85,8 @@ pub(super) struct Record {
     pub(super) story: Story,
     /// The end of the other leg that goes with it.
     pub(super) other: Option<Leg>,
+    /// The kernel's own reason for the RST, once it has confirmed it.
+    pub(super) kernel_reason: Option<KernelReason>,
 }
 
 impl Record {
@@ -183,6 +184,7 @@ impl Recorder {
             ending: *ending,
             story,
             other: None,
+            kernel_reason: None,
         };
         while ring.records.len() >= ring.size.max(1) {
             ring.records.pop_front();
@@ -231,6 +233,14 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // Nothing panics half-way through a change, so a poisoned ring is still a true one.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Testimony for Recorder {
+    fn witnessed(&self, witnessed: Witnessed) {
+        if let Some(record) = self.lock().find(witnessed.record) {
+            record.kernel_reason = Some(witnessed.kernel_reason);
+        }
     }
 }
 

@@ -118,13 +118,11 @@ pub struct SessionFacts {
     exchanges: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
-    /// When it was last idle from, milliseconds after it was accepted.
-    idle_from_ms: AtomicU64,
     phase: AtomicU8,
 }
 
 // Ten thousand idle sessions are what a pool is for: what each one costs here is bounded.
-const _: () = assert!(size_of::<SessionFacts>() <= 184);
+const _: () = assert!(size_of::<SessionFacts>() <= 176);
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -144,7 +142,6 @@ impl SessionFacts {
             exchanges: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
-            idle_from_ms: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Accept as u8),
         }
     }
@@ -152,20 +149,6 @@ impl SessionFacts {
     /// Sets what the session is doing.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    /// Says that the session is idle from `now` on.
-    pub fn set_idle(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.accepted_at);
-        self.idle_from_ms
-            .store(milliseconds(since), Ordering::Relaxed);
-    }
-
-    /// How long the session had been idle at `now`, if it still was.
-    pub fn idle(&self, now: Instant) -> Duration {
-        let idle_from = Duration::from_millis(self.idle_from_ms.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.accepted_at)
-            .saturating_sub(idle_from)
     }
 
     /// What the session is doing.

@@ -17,6 +17,7 @@ use super::ledger::{Book, Reset};
 use super::reason::Reason;
 use super::sessions::SessionRow;
 use super::tree::{EndpointCensus, ListenerBranch, ListenerStats, Tree, UpstreamBranch};
+use super::witness::WitnessSnapshot;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 
 /// All statistics at one moment.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, ListenerSnapshot>,
     /// Every upstream that this process has had.
     pub upstreams: BTreeMap<String, UpstreamSnapshot>,
+    /// What the kernel tells of resets; `None` where nobody reads it.
+    pub witness: Option<WitnessSnapshot>,
     /// Whether the last configuration that was given was taken.
     #[serde(skip)]
     pub last_reload_successful: bool,
@@ -233,6 +236,9 @@ impl Tree {
             upstreams: upstreams
                 .map(|(name, branch)| (name, UpstreamSnapshot::of(&branch)))
                 .collect(),
+            witness: self
+                .witness()
+                .map(|witness| WitnessSnapshot::of(&witness.stats())),
             last_reload_successful: reload.successful,
             last_reload_succeeded_at: since_1970.map_or(0.0, |since| since.as_secs_f64()),
             session_lines_suppressed: self.process.session_lines_suppressed.read(),

@@ -104,6 +104,21 @@ metrics! {
     LOST_BYTES = Counter "millpond_lost_bytes_total" ["side", "name", "kind"] "":
         "Bytes that nobody read, or that the kernel of the peer never confirmed.";
 
+    UNATTRIBUTED_RESETS = Counter "millpond_unattributed_resets_total" ["side", "direction", "kernel_reason"] "":
+        "RSTs at our addresses that the kernel told of and the ledger has none for, by the kernel's reason.";
+    WITNESS_UP = Gauge "millpond_witness_up" [] "":
+        "Whether the kernel's own account of resets is read: 1, or 0.";
+    WITNESS_EVENTS = Counter "millpond_witness_events_total" ["direction", "verdict"] "":
+        "RSTs that the kernel told of, on all of the host, by what they were found to be.";
+    WITNESS_PENDING = Gauge "millpond_witness_pending_events" ["direction"] "":
+        "RSTs that the kernel told of and that wait for the end of their connection.";
+    WITNESS_PENDING_LIMIT = Counter "millpond_witness_pending_limit_reached_total" ["limit"] "":
+        "Events that were decided before their connection had ended, because too many waited or for too long.";
+    WITNESS_LOST = Counter "millpond_witness_lost_events_total" [] "":
+        "Events that the kernel overwrote before they were read.";
+    WITNESS_UNREADABLE = Counter "millpond_witness_unreadable_lines_total" [] "":
+        "Lines of the kernel that could not be read.";
+
     BUILD_INFO = Gauge "millpond_build_info" ["version"] "":
         "Always 1; the version is the label.";
     DRAINING = Gauge "millpond_draining" [] "":

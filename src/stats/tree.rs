@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
@@ -23,6 +23,7 @@ use super::reason::{
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
 use crate::sys::clock;
+use crate::witness::Witness;
 
 /// What is counted for one listener.
 #[derive(Debug, Default)]
@@ -138,12 +139,14 @@ pub struct Tree {
     draining: AtomicBool,
     last_reload: Mutex<LastReload>,
     branches: Mutex<Branches>,
+    witness: Arc<OnceLock<Arc<Witness>>>,
 }
 
 #[derive(Default)]
 struct Branches {
     /// Where the remarkable ends of them all are recorded.
     recorder: Arc<Recorder>,
+    witness: Arc<OnceLock<Arc<Witness>>>,
     listeners: BTreeMap<String, ListenerBranch>,
     upstreams: BTreeMap<String, UpstreamBranch>,
 }
@@ -173,6 +176,7 @@ impl UpstreamBranch {
 impl Default for Tree {
     fn default() -> Self {
         let recorder = Arc::<Recorder>::default();
+        let witness = Arc::<OnceLock<_>>::default();
         Self {
             process: ProcessStats::default(),
             recorder: Arc::clone(&recorder),
@@ -184,8 +188,10 @@ impl Default for Tree {
             }),
             branches: Mutex::new(Branches {
                 recorder,
+                witness: Arc::clone(&witness),
                 ..Branches::default()
             }),
+            witness,
         }
     }
 }
@@ -226,6 +232,16 @@ impl Tree {
     /// Whether the process has begun to drain.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Says who reads the kernel's account of resets. Only the first is taken.
+    pub fn set_witness(&self, witness: Arc<Witness>) {
+        let _ = self.witness.set(witness);
+    }
+
+    /// Who reads the kernel's account of resets; `None` where nobody does.
+    pub fn witness(&self) -> Option<&Arc<Witness>> {
+        self.witness.get()
     }
 
     /// Records how a reload went.
@@ -278,10 +294,10 @@ impl Tree {
 
 impl Branches {
     fn listener(&mut self, name: &str) -> &mut ListenerBranch {
-        let recorder = &self.recorder;
+        let (recorder, witness) = (&self.recorder, &self.witness);
         let new = || ListenerBranch {
             stats: Arc::new(ListenerStats {
-                ledger: Ledger::new(Arc::clone(recorder)),
+                ledger: Ledger::new(Arc::clone(recorder), Arc::clone(witness)),
                 ..ListenerStats::default()
             }),
             bound_to: None,
@@ -290,10 +306,10 @@ impl Branches {
     }
 
     fn upstream(&mut self, name: &str) -> &mut UpstreamBranch {
-        let recorder = &self.recorder;
+        let (recorder, witness) = (&self.recorder, &self.witness);
         let new = || UpstreamBranch {
             stats: Arc::new(UpstreamStats {
-                ledger: Ledger::new(Arc::clone(recorder)),
+                ledger: Ledger::new(Arc::clone(recorder), Arc::clone(witness)),
                 ..UpstreamStats::default()
             }),
             census: None,

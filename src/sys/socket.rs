@@ -33,6 +33,27 @@ pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
+/// The number that the kernel gives a socket and no other, ever (socket(7), `SO_COOKIE`).
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie: u64 = 0;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes as many bytes as the
+    // length says, which is that of the value, to a place that lives until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    match result {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether the peer has said FIN, whatever is still unread before it (poll(2), `POLLRDHUP`).
 pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut asked = libc::pollfd {

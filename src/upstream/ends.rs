@@ -13,7 +13,7 @@ use crate::close::linger::{self, Bounds};
 use crate::close::{Phase, Side, Termination, reset};
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home};
-use crate::stats::ledger::{Ending, Reset};
+use crate::stats::ledger::{Ending, Reset, Watch};
 use crate::stats::reason::DiscardReason;
 use crate::stats::recorder::{Leg, Story};
 use crate::stats::sessions::{Peer, SessionFacts};
@@ -67,7 +67,7 @@ impl Upstream {
                 ending::aborted(termination, cause, aborted)
             }
         };
-        self.close_books(&ended, ending);
+        self.close_books(ended, ending);
         self.settled.notify_waiters();
     }
 
@@ -86,17 +86,19 @@ impl Upstream {
                 manner,
             } = ended.termination;
             let ending = ending.unwrap_or_else(|| Ending::clean(initiator, phase, manner));
-            me.close_books(&ended, ending);
-            me.free_slot(ended.endpoint);
+            let endpoint = ended.endpoint;
+            me.close_books(ended, ending);
+            me.free_slot(endpoint);
         });
     }
 
     /// Makes the one entry in the ledger, and ties it to the end of the session that goes with it.
-    fn close_books(&self, ended: &Ended, mut ending: Ending) {
+    fn close_books(&self, mut ended: Ended, mut ending: Ending) {
         ending.account.unread_bytes += ended.dropped_bytes;
         let ledger = &self.stats.ledger;
+        let watch = std::mem::take(&mut ended.watch);
         let session = ended.session.as_ref();
-        let record = ledger.close(&ending, || Story {
+        let record = ledger.close(&ending, watch, || Story {
             listener: session.map(|it| Arc::clone(&it.listener)),
             upstream: Some(self.name.as_str().into()),
             endpoint: Some(Arc::clone(&ended.address)),
@@ -143,6 +145,7 @@ struct Ended {
     exchange: u64,
     opened_at: Instant,
     idle: Duration,
+    watch: Watch,
     dropped_bytes: u64,
 }
 
@@ -153,9 +156,9 @@ impl Ended {
         termination: Termination,
     ) -> (Transport, Self) {
         let is_idle = termination.phase == Phase::Idle;
-        let idle = match is_idle {
-            true => clock::now().saturating_duration_since(connection.free_since),
-            false => connection.idle_before,
+        let idle_until = match is_idle {
+            true => clock::now(),
+            false => connection.lent_at,
         };
         let ended = Self {
             connection: connection.id,
@@ -167,7 +170,8 @@ impl Ended {
             termination,
             exchange: connection.exchanges + u64::from(!is_idle),
             opened_at: connection.opened_at,
-            idle,
+            idle: idle_until.saturating_duration_since(connection.free_since),
+            watch: connection.watch,
             dropped_bytes: connection.dropped_bytes,
         };
         (connection.transport, ended)
@@ -177,7 +181,7 @@ impl Ended {
 impl Home for Upstream {
     fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
         connection.free_since = now;
-        connection.idle_before = Duration::ZERO;
+        connection.lent_at = now;
         let mut actions = Actions::new();
         let mut state = self.lock();
         if state.flushed_at.is_some_and(|at| connection.opened_at < at) {

@@ -31,6 +31,7 @@ use crate::close::Side;
 use crate::config::checked;
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
+use crate::stats::ledger::Watch;
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
 use crate::stats::recorder::Story;
 use crate::stats::tree::{EndpointCensus, PoolCensus, UpstreamCensus, UpstreamStats};
@@ -175,8 +176,7 @@ impl Upstream {
                 (Answer::Lent(mut connection), _) => match connection.look().stale() {
                     None => {
                         connection.was_idle = true;
-                        connection.idle_before =
-                            now.saturating_duration_since(connection.free_since);
+                        connection.lent_at = now;
                         self.stats.lent.increment();
                         return Ok(Acquired::Lease(self.lease(connection)));
                     }
@@ -309,7 +309,7 @@ impl Upstream {
         let dialling = self.lock().shape.dialling(endpoint);
         let connected = match &dialling {
             Some(dialling) => {
-                let connecting = dialling.connect(began);
+                let connecting = dialling.connect(&self.stats.ledger, began);
                 let ended = self.cut.run_until_cancelled(connecting).await;
                 ended.unwrap_or(Err(ConnectOutcome::Abandoned))
             }
@@ -318,7 +318,7 @@ impl Upstream {
         let now = clock::now();
         let mut actions = Actions::new();
         match (connected, dialling) {
-            (Ok(transport), Some(dialling)) => {
+            (Ok((transport, watch)), Some(dialling)) => {
                 self.stats.connects.increment(ConnectOutcome::Established);
                 self.stats.connect_duration.observe(now - began);
                 let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
@@ -335,8 +335,9 @@ impl Upstream {
                     retire_at: dialling.max_lifetime.map(|it| now + jittered(it, chance)),
                     exchanges: 0,
                     free_since: now,
-                    idle_before: Duration::ZERO,
+                    lent_at: now,
                     session: None,
+                    watch,
                     dropped_bytes: 0,
                     was_idle: false,
                     may_greet: dialling.may_greet,
@@ -354,7 +355,9 @@ impl Upstream {
                 self.stats.connects.increment(outcome);
                 self.stats
                     .ledger
-                    .close(&ending::unconnected(outcome), || Story::of(Side::Upstream));
+                    .close(&ending::unconnected(outcome), Watch::default(), || {
+                        Story::of(Side::Upstream)
+                    });
                 let mut state = self.lock();
                 state
                     .core

@@ -13,6 +13,7 @@ use crate::config::checked::{self, Address, CloseFirst, Protocol};
 use crate::pool::EndpointId;
 use crate::pool::connect::{self, Options};
 use crate::pool::core::Limits;
+use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::{ConnectOutcome, DiscardReason};
 use crate::transport::Transport;
 
@@ -47,8 +48,13 @@ pub(super) struct Dialling {
 }
 
 impl Dialling {
-    pub(super) async fn connect(&self, now: Instant) -> Result<Transport, ConnectOutcome> {
-        connect::connect(&self.address, self.options, now + self.connect_timeout).await
+    pub(super) async fn connect(
+        &self,
+        ledger: &Ledger,
+        now: Instant,
+    ) -> Result<(Transport, Watch), ConnectOutcome> {
+        let deadline = now + self.connect_timeout;
+        connect::connect(&self.address, self.options, ledger, deadline).await
     }
 }
 

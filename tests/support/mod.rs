@@ -28,5 +28,6 @@ pub mod process;
 pub mod proxy;
 pub mod service_manager;
 pub mod socket;
+pub mod tracefs;
 pub mod upstream;
 pub mod wait;

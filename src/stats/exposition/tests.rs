@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::close::account::Account;
 use crate::close::{Initiator, Manner, Phase};
+use crate::stats::ledger::Watch;
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
 use crate::stats::recorder::Story;
 use crate::stats::tree::{PoolCensus, Tree, UpstreamCensus};
@@ -90,7 +91,7 @@ fn an_end_outside_the_table_shows_all_the_same() {
     listener.ledger.open();
     listener
         .ledger
-        .close(&ending, || Story::of(Side::Downstream));
+        .close(&ending, Watch::default(), || Story::of(Side::Downstream));
     let families = gathered(&tree);
     let labels = ["downstream", "web", "kernel", "handshake", "violation"];
     assert_eq!(number(&families, &table::TERMINATIONS, &labels), Some(1.0));
@@ -112,7 +113,7 @@ fn the_terminations_of_a_name_add_up_to_what_ended() {
         let ending = Ending::clean(end.initiator, end.phase, end.manner);
         listener
             .ledger
-            .close(&ending, || Story::of(Side::Downstream));
+            .close(&ending, Watch::default(), || Story::of(Side::Downstream));
     }
     listener.ledger.open();
     let families = gather(&tree.snapshot(clock::now()), &Process::default());

@@ -10,6 +10,7 @@ use super::{Leg, Record};
 use crate::close::{Side, Termination};
 use crate::stats::reason::Reason;
 use crate::stats::termination;
+use crate::witness::KernelReason;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +41,9 @@ pub struct Row {
     pub phase: &'static str,
     /// The cause of a sent RST, `peer` for a received one; else `truncated` or `loss`.
     pub cause: &'static str,
+    /// The kernel's own reason for the RST, where the witness is on and has seen it; `peer` for a
+    /// received one.
+    pub kernel_reason: Option<&'static str>,
     /// Why the upstream connection was discarded.
     pub discard: Option<&'static str>,
     /// How the connection ended.
@@ -117,6 +121,7 @@ impl Row {
             direction: record.ending.reset.map(|seen| seen.reset.direction()),
             phase: record.phase().label(),
             cause: record.cause(),
+            kernel_reason: record.kernel_reason.map(KernelReason::label),
             discard: story.discard.map(Reason::label),
             termination: End::of(story.side, record.ending.termination),
             read_bytes: account.read_bytes,

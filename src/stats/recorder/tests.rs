@@ -168,6 +168,23 @@ fn the_end_of_another_connection_is_not_tied_to_a_session() {
 }
 
 #[test]
+fn what_the_kernel_says_is_told_with_its_record() {
+    let recorder = Recorder::default();
+    recorder.resize(1);
+    let ending = reset(Reset::Received, Phase::Response);
+    let [first, second] = [(); 2].map(|()| record(&recorder, &ending, Side::Upstream));
+    for record in [first, second] {
+        recorder.witnessed(Witnessed {
+            record,
+            kernel_reason: KernelReason::Peer,
+        });
+    }
+    let rows = recorder.list(&Filter::default(), 2).records;
+    assert_eq!(rows.len(), 1, "the first one is gone");
+    assert_eq!((rows[0].id, rows[0].kernel_reason), (2, Some("peer")));
+}
+
+#[test]
 fn the_clients_are_those_of_sessions() {
     let recorder = Recorder::default();
     let ending = reset(Reset::Received, Phase::Response);
@@ -202,6 +219,7 @@ fn a_row_is_what_the_interface_promises() {
             "direction": "received",
             "phase": "response",
             "cause": "peer",
+            "kernel_reason": null,
             "discard": "upstream_reset",
             "termination": {
                 "initiator": "upstream",

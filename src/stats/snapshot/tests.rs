@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::close::Side;
 use crate::close::account::Account;
+use crate::stats::ledger::Watch;
 use crate::stats::ledger::{Ending, ResetSeen};
 use crate::stats::reason::{ConnectOutcome, RefusalReason, WaitOutcome};
 use crate::stats::recorder::Story;
@@ -41,7 +42,9 @@ fn the_listeners_part_is_what_the_interface_promises() {
         },
         ..Ending::clean(Initiator::Upstream, Phase::Response, Manner::Truncated)
     };
-    stats.ledger.close(&ending, || Story::of(Side::Downstream));
+    stats
+        .ledger
+        .close(&ending, Watch::default(), || Story::of(Side::Downstream));
     stats.refusals.increment(RefusalReason::BadHost);
     stats.descriptors_exhausted.increment();
     let json = serde_json::to_value(tree.snapshot(clock::now())).unwrap();
@@ -52,9 +55,11 @@ fn the_listeners_part_is_what_the_interface_promises() {
             "listeners",
             "upstreams",
             "uptime_seconds",
-            "version"
+            "version",
+            "witness"
         ]
     );
+    assert_eq!(json["witness"], Value::Null);
     let mut web = json["listeners"]["web"].clone();
     let refusals = web.as_object_mut().unwrap().remove("refusals").unwrap();
     assert_eq!(refusals["bad_host"], 1);
@@ -88,7 +93,9 @@ fn the_upstreams_part_is_what_the_interface_promises() {
         }),
         ..Ending::clean(Initiator::Upstream, Phase::Idle, Manner::ResetReceived)
     };
-    stats.ledger.close(&ending, || Story::of(Side::Upstream));
+    stats
+        .ledger
+        .close(&ending, Watch::default(), || Story::of(Side::Upstream));
     stats.connects.increment(ConnectOutcome::Refused);
     stats.waits.increment(WaitOutcome::TimedOut);
     stats
