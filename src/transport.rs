@@ -120,6 +120,15 @@ impl Transport {
         }
     }
 
+    /// Ready when the connection has failed: the peer's RST has come, or the kernel gave it up.
+    pub async fn failed(&self) -> io::Result<()> {
+        let failed = match &self.stream {
+            Stream::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Stream::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+        failed.map(drop)
+    }
+
     /// Has `look` find out what has arrived. Where that answers `WouldBlock`, readiness has to come
     /// anew.
     pub fn try_io<T>(&self, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

@@ -71,6 +71,8 @@ const PURE: &[&str] = &[
     "src/upstream/health",
     "src/close/classify",
     "src/session/verdict",
+    "src/session/retry",
+    "src/relay/delivery",
     "src/relay/transcript",
 ];
 

@@ -117,6 +117,15 @@ pub async fn linger(mut transport: Transport, our_fin: OurFin, bounds: Bounds) -
     report
 }
 
+/// How long a kernel may take to answer bytes under way with an ACK or a RST: as long as one
+/// retransmission (200 ms at least), the longest delayed ACK (200 ms) and a round trip take.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Whether bytes are under way to a peer that has said FIN: a RST may still answer them.
+pub fn is_unanswered(transport: &Transport) -> bool {
+    transport.is_tcp() && unacknowledged(transport) > 0
+}
+
 /// Answers the peer's FIN with ours and closes at once. Returns the bytes that its kernel had not
 /// acknowledged by then.
 pub fn answer_fin(transport: Transport) -> u64 {

@@ -17,6 +17,11 @@ pub enum Seen {
     HalfClosed,
     /// The service's FIN, with nothing unread: only our own close is left.
     PeerFin,
+    /// The service's FIN, with nothing unread, while bytes of ours were under way: its kernel's RST or
+    /// acknowledgement is awaited.
+    PeerFinUnanswered,
+    /// The service's FIN, and then the RST that answered what was under way: nothing is left.
+    PeerFinThenReset,
     /// The service's RST: nothing is left.
     PeerReset,
     /// The service is gone without a word: nothing is left.
@@ -31,7 +36,18 @@ impl Seen {
     /// Whether something is awaited of the service, its FIN or what it acknowledges, so that the end
     /// takes time.
     pub fn is_awaited(self) -> bool {
-        matches!(self, Self::Open | Self::HalfClosed | Self::ResetForPeer)
+        matches!(
+            self,
+            Self::Open | Self::HalfClosed | Self::PeerFinUnanswered | Self::ResetForPeer
+        )
+    }
+
+    /// Whether the service's FIN was the first that was seen of its end.
+    fn is_fin(self) -> bool {
+        matches!(
+            self,
+            Self::PeerFin | Self::PeerFinUnanswered | Self::PeerFinThenReset
+        )
     }
 }
 
@@ -65,7 +81,7 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
         R::TunnelTimeout | R::ReuseProbeTimeout => (I::Millpond, P::Idle, M::Timeout),
         R::ReuseUnacknowledged => (I::Millpond, P::Idle, M::Violation),
         R::ReuseLateBytes | R::ReuseProbeWrong => (I::Upstream, P::Idle, M::Violation),
-        R::LostRace | R::NoAnswer if seen == Seen::PeerFin => (I::Upstream, P::Request, M::Fin),
+        R::LostRace | R::NoAnswer if seen.is_fin() => (I::Upstream, P::Request, M::Fin),
         R::LostRace | R::NoAnswer => (I::Upstream, P::Request, M::ResetReceived),
         R::CrossedAnswer => (I::Upstream, P::Request, M::Violation),
         R::HalfRequest => (I::Millpond, P::Request, M::Fin),
@@ -104,6 +120,19 @@ pub fn lingered(termination: Termination, report: &Report) -> Ending {
             phase: Phase::Close,
         }),
         unread_bytes: report.dropped_bytes,
+        unacknowledged_bytes: report.unacknowledged_bytes,
+    }
+}
+
+/// The end of a connection whose service said FIN while bytes of ours were under way.
+pub fn answered(termination: Termination, report: &Report) -> Ending {
+    Ending {
+        termination,
+        reset: Reset::of_linger(report.end).map(|reset| ResetSeen {
+            reset,
+            phase: termination.phase,
+        }),
+        unread_bytes: 0,
         unacknowledged_bytes: report.unacknowledged_bytes,
     }
 }
@@ -160,6 +189,8 @@ mod tests {
             Seen::Open,
             Seen::HalfClosed,
             Seen::PeerFin,
+            Seen::PeerFinUnanswered,
+            Seen::PeerFinThenReset,
             Seen::PeerReset,
             Seen::PeerVanished,
             Seen::MidResponse,

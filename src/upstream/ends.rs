@@ -43,7 +43,17 @@ impl Upstream {
                 unacknowledged_bytes: linger::answer_fin(transport),
                 ..Ending::clean(termination.initiator, termination.phase, termination.manner)
             },
-            Seen::PeerReset => ending::reset(termination, Reset::Received, reset::bury(transport)),
+            Seen::PeerFinUnanswered => {
+                self.end_in_time(endpoint, termination, async move |time| {
+                    let time = time.min(linger::ANSWER_TIME_MAX);
+                    let report = linger::deliver(transport, time).await;
+                    ending::answered(termination, &report)
+                });
+                return;
+            }
+            Seen::PeerReset | Seen::PeerFinThenReset => {
+                ending::reset(termination, Reset::Received, reset::bury(transport))
+            }
             Seen::PeerVanished => Ending {
                 unacknowledged_bytes: reset::bury(transport),
                 ..Ending::clean(termination.initiator, termination.phase, termination.manner)
@@ -132,6 +142,12 @@ impl Home for Upstream {
     fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen) {
         let mut actions = Actions::new();
         let endpoint = connection.endpoint;
+        let seen = match seen {
+            Seen::PeerFin if linger::is_unanswered(&connection.transport) => {
+                Seen::PeerFinUnanswered
+            }
+            seen => seen,
+        };
         if seen.is_awaited() {
             self.lock()
                 .core
