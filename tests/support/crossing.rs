@@ -1,6 +1,6 @@
 //! A service that ends its connection at the very moment that a request is under way to it.
 //!
-//! millpond's bytes are lost on the cable until the end has arrived; sent again by its kernel, they
+//! millpond's bytes are lost on the cable until the end is under way; sent again by its kernel, they
 //! meet whatever the service left.
 
 use super::client::Client;
@@ -20,7 +20,7 @@ pub struct Crossing {
 /// When a request that is under way may arrive.
 #[derive(Clone, Copy)]
 pub enum Until {
-    /// The service's FIN has arrived.
+    /// The service has sent its FIN.
     Fin,
     /// millpond has counted this.
     Counted(&'static str),
@@ -80,8 +80,15 @@ impl Crossing {
         crossing
             .proxy
             .wait_until("a connection is idle", |now| now.endpoint("idle") == 1);
-        crossing.nft("add table inet cable");
-        crossing.nft("add chain inet cable input { type filter hook input priority 0 ; }");
+        for rule in [
+            "add table inet cable",
+            "add chain inet cable input { type filter hook input priority 0 ; }",
+            "add chain inet cable output { type filter hook output priority 0 ; }",
+            "add set inet cable ended { type inet_service ; flags dynamic ; }",
+            "add rule inet cable output tcp flags & fin == fin add @ended { tcp dport }",
+        ] {
+            crossing.nft(rule);
+        }
         crossing
     }
 
@@ -99,25 +106,46 @@ impl Crossing {
     /// Sends a request into the happening.
     pub fn send(&self, request: &[u8], until: Until) -> Client {
         let mut client = self.client();
-        self.nft("add rule inet cable input tcp flags & psh == psh counter drop");
+        let unless = match until {
+            Until::Fin => "tcp sport != @ended ",
+            Until::Counted(_) => "",
+        };
+        let (port, _) = self.sockets()[0];
+        let lost = format!("tcp sport {port} {unless}tcp flags & psh == psh drop");
+        let lost = format!("add rule inet cable input {lost}");
+        self.nft(&lost);
         client.send(request);
         wait::until("the request is lost on the cable", || {
-            let rules = self.nft("list chain inet cable input");
-            let line = rules.lines().find(|line| line.contains("drop"))?.to_owned();
-            (!line.contains("packets 0 ")).then_some(())
+            self.is_unacknowledged().then_some(())
         });
         self.gate.open();
-        match until {
-            Until::Fin => wait::until("the FIN has arrived", || {
-                let fins = self.network.proxy.sockets("state close-wait");
-                (fins > 0).then_some(())
-            }),
-            Until::Counted(what) => {
-                self.proxy.wait_upstream(what, 1);
-            }
+        if let Until::Counted(what) = until {
+            self.proxy.wait_upstream(what, 1);
+            self.nft("flush chain inet cable input");
         }
-        self.nft("flush chain inet cable input");
         client
+    }
+
+    /// Whether millpond's kernel holds bytes for the service.
+    fn is_unacknowledged(&self) -> bool {
+        self.sockets().iter().any(|(_, bytes)| *bytes > 0)
+    }
+
+    /// millpond's sockets to the service: the port, and the bytes that were not acknowledged. Read, not
+    /// asked of a program: meanwhile the kernel's pauses before it sends them again grow.
+    fn sockets(&self) -> Vec<(u16, u64)> {
+        let pid = self.proxy.process().pid();
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+        let service = format!(":{:04X}", self.service.socket_address().port());
+        let rows = table.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (own, peer, queues) = (fields[1], fields[2], fields[4]);
+            let (port, bytes) = (own.split_once(':')?.1, queues.split_once(':')?.0);
+            let port = u16::from_str_radix(port, 16).unwrap();
+            let bytes = u64::from_str_radix(bytes, 16).unwrap();
+            peer.ends_with(&service).then_some((port, bytes))
+        });
+        rows.collect()
     }
 
     /// Ends the test: how many requests the service had.
