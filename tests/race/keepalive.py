@@ -4,10 +4,11 @@
 
 IDLE: seconds after which an idle connection is closed; 0: never.
 HANG: "executes": the second request of a connection is executed and not answered; "unread": it is not
-even read; "never".
+even read; "never"; "dies": some are executed, and then the connection ends without an answer.
 """
 
 import asyncio
+import random
 import sys
 
 
@@ -49,6 +50,9 @@ class Service(asyncio.Protocol):
         self.requests += 1
         print(target, file=sys.stderr, flush=True)
         if self.hang == "executes" and self.requests == 2:
+            return
+        if self.hang == "dies" and random.random() < 0.1:
+            random.choice([self.transport.close, self.transport.abort])()
             return
         body = target.encode()
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
