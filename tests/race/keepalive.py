@@ -9,6 +9,8 @@ even read; "never"; "dies": some are executed, and then the connection ends with
 
 import asyncio
 import random
+import socket
+import struct
 import sys
 
 
@@ -52,7 +54,7 @@ class Service(asyncio.Protocol):
         if self.hang == "executes" and self.requests == 2:
             return
         if self.hang == "dies" and random.random() < 0.1:
-            random.choice([self.transport.close, self.transport.abort])()
+            self.die()
             return
         body = target.encode()
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -60,6 +62,13 @@ class Service(asyncio.Protocol):
             self.transport.pause_reading()
         if self.idle:
             self.timer = asyncio.get_running_loop().call_later(self.idle, self.transport.close)
+
+    def die(self):
+        """By FIN or by RST."""
+        if random.random() < 0.5:
+            stream = self.transport.get_extra_info("socket")
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def stop_timer(self):
         if self.timer:
