@@ -19,7 +19,7 @@ use support::nginx::{Nginx, free_address};
 use support::peer::await_listening;
 use support::process::{Process, run};
 use support::proxy::{Config, Proxy};
-use support::upstream::Connection;
+use support::upstream::{Connection, Service};
 use support::wait;
 
 /// The configuration as it is by default.
@@ -146,6 +146,36 @@ fn a_post_that_nobody_answers_for_is_not_sent_again() {
     assert_eq!(status, 502);
     expect_lost(&crossing, "undecided");
     assert_eq!(crossing.finish(), 1);
+}
+
+#[test]
+fn a_post_whose_connection_the_kernel_gave_up_is_not_sent_again() {
+    // The end of such a connection looks like that of one that was reset, and answers nothing.
+    let impatient = |config: Config| config.upstream("user_timeout = \"100ms\"");
+    let crossing = Crossing::prepare(impatient, drop);
+    let counted = Until::Counted("discards/lost_race");
+    let (status, _) = crossing.run(&client::post("/next", b"body"), counted);
+    assert_eq!(status, 502);
+    expect_lost(&crossing, "undecided");
+    assert_eq!(crossing.proxy.snapshot().resets_received(), 0);
+    assert_eq!(crossing.finish(), 1);
+}
+
+#[test]
+fn over_a_unix_socket_nothing_is_proved() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start_unix(&directory.path().join("service"), |mut connection| {
+        connection.answer("good");
+        connection.request();
+    });
+    let proxy = Config::to(service.address()).start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("/warm").text(), "good");
+    assert_eq!(client.post("/", b"body").status(), 502);
+    drop(client);
+    assert_eq!(proxy.snapshot().upstream("races_lost/not_tcp"), 1);
+    assert_eq!(service.requests(), 2);
+    proxy.finish();
 }
 
 /// A service of lines that has closed when the line `next` comes.

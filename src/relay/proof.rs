@@ -6,6 +6,7 @@
 //! `delivery`), and what follows.
 
 use std::future::{pending, poll_fn};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::task::Poll;
@@ -16,7 +17,6 @@ use tokio::io::ReadBuf;
 use tokio::time::timeout;
 
 use super::delivery::{self, Delivery, Ours};
-use crate::close::classify::{Loss, loss};
 use crate::close::linger::ANSWER_TIME_MAX;
 use crate::pool::Seen;
 use crate::sys::clock;
@@ -131,16 +131,13 @@ impl Reading {
 
 const SCRATCH_BYTES: usize = 4096;
 
-/// Whether the connection is no more because its kernel heard nothing for too long. A RST behind a FIN
-/// is EPIPE, which a write may have taken.
+/// Whether the connection is no more for another reason than the service's RST: its kernel heard nothing
+/// for too long, or was told to end it. A RST behind a FIN is EPIPE, which a write may have taken.
 fn is_given_up(told: &TcpInfo, service: &Transport) -> bool {
-    let is_lost = |error: &std::io::Error| loss(error) == Loss::Vanished;
-    let error = match told.state {
-        TcpState::Close => SockRef::from(service).take_error(),
-        _ => Ok(None),
-    };
-    error.map_or_else(
-        |error| is_lost(&error),
-        |error| error.as_ref().is_some_and(is_lost),
-    )
+    if told.state != TcpState::Close {
+        return false;
+    }
+    let of_reset = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    let error = SockRef::from(service).take_error();
+    !matches!(error, Ok(None)) && !matches!(error, Ok(Some(it)) if of_reset.contains(&it.kind()))
 }
