@@ -104,7 +104,8 @@ fn a_post_that_expects_to_be_asked_for_its_body_is_sent_again() {
 fn a_post_over_the_retry_buffer_fails_although_it_was_not_delivered() {
     let small = |config: Config| config.upstream("retry_buffer = \"1KiB\"");
     let crossing = Crossing::prepare(small, drop);
-    let (status, _) = crossing.run(&client::post("/next", &[b'x'; 2000]), Until::Fin);
+    // In one segment, which is lost whole.
+    let (status, _) = crossing.run(&client::post("/next", &[b'x'; 1100]), Until::Fin);
     assert_eq!(status, 502);
     expect_lost(&crossing, "too_large");
     assert_eq!(crossing.finish(), 1);
@@ -371,8 +372,9 @@ fn expect_executed_once(proxy: &Proxy, storm: &Storm, executed: &[String]) -> u6
     let lost = now.sum("/upstreams/service/races_lost");
     assert_eq!(lost + died_anew, failed, "{:#}", now.0);
     let proven = now.upstream("retries/proven");
+    let test = std::thread::current().name().unwrap().to_owned();
     println!(
-        "{} POSTs: {failed} failed, {proven} proven, {} unsent; lost: {}",
+        "{test}: {} POSTs: {failed} failed, {proven} proven, {} unsent; lost: {}",
         CLIENTS * ROUNDS,
         now.upstream("retries/unsent"),
         now.0["upstreams"]["service"]["races_lost"],
