@@ -316,6 +316,20 @@ fn a_foreign_reply_that_crosses_a_post_reaches_nobody() {
 }
 
 #[test]
+fn a_get_that_a_foreign_reply_crosses_is_sent_again_where_that_is_configured() {
+    let repeat = |config: Config| config.upstream("retry = \"idempotent\"");
+    let crossing = Crossing::prepare(repeat, |mut connection| {
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+        connection.wait_for_end();
+    });
+    let happened = Until::Counted("discards/crossed_answer");
+    let answer = crossing.run(client::get("/next").as_bytes(), happened);
+    assert_eq!(answer, (200, "connection 1".to_owned()));
+    assert_eq!(crossing.proxy.snapshot().upstream("retries/idempotent"), 1);
+    crossing.finish();
+}
+
+#[test]
 fn a_408_that_the_client_has_the_beginning_of_is_delivered_to_its_end() {
     for method in ["PUT", "POST"] {
         let service = Service::start(|mut connection| {
