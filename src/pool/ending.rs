@@ -42,11 +42,11 @@ impl Seen {
         )
     }
 
-    /// Whether the service's FIN was the first that was seen of its end.
+    /// Whether a service that ended without an answer did so by its FIN, whatever came of it then.
     fn is_fin(self) -> bool {
         matches!(
             self,
-            Self::PeerFin | Self::PeerFinUnanswered | Self::PeerFinThenReset
+            Self::PeerFin | Self::PeerFinUnanswered | Self::PeerFinThenReset | Self::PeerVanished
         )
     }
 }

@@ -66,7 +66,8 @@ pub(super) fn judge(told: &TcpInfo, ours: Ours) -> Delivery {
 /// What was seen of the service's end.
 pub(super) fn seen(told: &TcpInfo, ours: Ours) -> Seen {
     match (told.state, ours.has_fin(told)) {
-        (TcpState::Close, true) if !ours.is_given_up => Seen::PeerFinThenReset,
+        (TcpState::Close, _) if ours.is_given_up => Seen::PeerVanished,
+        (TcpState::Close, true) => Seen::PeerFinThenReset,
         (_, true) => Seen::PeerFin,
         (TcpState::Close, false) => Seen::PeerReset,
         (_, false) => Seen::Open,
@@ -144,7 +145,7 @@ mod tests {
         };
         let told = told(TcpState::Close, 501, 901);
         assert_eq!(judge(&told, ours), Delivery::Undecided);
-        assert_eq!(seen(&told, ours), Seen::PeerFin);
+        assert_eq!(seen(&told, ours), Seen::PeerVanished);
     }
 
     #[test]

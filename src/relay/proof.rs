@@ -30,6 +30,8 @@ pub struct Found {
     pub delivery: Delivery,
     /// What was seen of the service's end; `None` where TCP does not tell.
     pub seen: Option<Seen>,
+    /// Bytes that were read and dropped.
+    pub dropped_bytes: u64,
 }
 
 /// Finds out what became of the last `request_bytes` that were written to `service`. Takes up to
@@ -38,6 +40,7 @@ pub async fn find_out(service: &mut Transport, request_bytes: u64) -> Found {
     const UNCOUNTED: Found = Found {
         delivery: Delivery::Uncounted,
         seen: None,
+        dropped_bytes: 0,
     };
     if !service.is_tcp() || !service.is_dialled() {
         return UNCOUNTED;
@@ -61,8 +64,11 @@ pub async fn find_out(service: &mut Transport, request_bytes: u64) -> Found {
         let delivery = delivery::judge(&told, ours);
         let is_over = reading.end == Some(End::Bound) || clock::now() >= deadline;
         if delivery != Delivery::Undecided || ours.is_given_up || is_over {
-            let seen = Some(delivery::seen(&told, ours));
-            return Found { delivery, seen };
+            return Found {
+                delivery,
+                seen: Some(delivery::seen(&told, ours)),
+                dropped_bytes: reading.bytes,
+            };
         }
         // A RST is an event, an ACK is none.
         let _elapsed = timeout(pause, reading.event(service)).await;
