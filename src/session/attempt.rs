@@ -208,10 +208,9 @@ impl Session {
                 let bytes_max = rules.upstream_settings.abandon_bytes;
                 exchange.abandon(bytes_max).await;
             }
-            Consequence::Discard(reason, seen) => {
+            Consequence::Discard(reason, mut seen) => {
                 if let (Some(mut lease), ..) = exchange.into_parts() {
                     let request_bytes = request.outbound.written_bytes;
-                    let mut seen = seen;
                     if self.seeks_proof(attempts, verdict.attempt, request_bytes) {
                         let service = &mut lease.connection_mut().transport;
                         // A rare way, whose state is not to be part of every session.
