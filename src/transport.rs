@@ -123,6 +123,15 @@ impl Transport {
         }
     }
 
+    /// Ready when the connection has failed: the peer's RST has come, or the kernel gave it up.
+    pub async fn failed(&self) -> io::Result<()> {
+        let failed = match &self.stream {
+            Stream::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Stream::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+        failed.map(drop)
+    }
+
     /// Has `look` find out what has arrived. Where that answers `WouldBlock`, readiness has to come
     /// anew.
     pub fn try_io<T>(&self, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -205,5 +214,32 @@ fn poll_write<S: AsyncWrite>(
             let slices = [IoSlice::new(first), IoSlice::new(second)];
             stream.poll_write_vectored(context, &slices)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_failed_when_the_rst_comes_behind_the_fin() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mut service = Transport::dialled_tcp(TcpStream::connect(address).await?);
+        drop(listener.accept().await?);
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let read = std::future::poll_fn(|context| service.poll_read(context, &mut buffer));
+        assert_eq!(read.await?, 0);
+        let early = timeout(Duration::from_millis(50), service.failed()).await;
+        assert!(early.is_err(), "a FIN is no failure");
+        let write = std::future::poll_fn(|context| service.poll_write(context, b"late", &[]));
+        assert_eq!(write.await?, 4);
+        service.failed().await
     }
 }

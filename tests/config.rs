@@ -608,7 +608,7 @@ upstream.orders.endpoints[2].address = "unix:": has no path; allowed: IPv4:PORT,
     ),
     (
         r#"[upstream.orders] retry = "always""#,
-        r#"upstream.orders.retry = "always": is not one of the choices; allowed: "idempotent" or "off""#,
+        r#"upstream.orders.retry = "always": is not one of the choices; allowed: "proven" or "idempotent" or "off""#,
     ),
     (
         "[upstream.orders] retry_buffer = 65536",
@@ -777,7 +777,7 @@ workers = 5",
 [listener.web.http] head_max = "1B""#,
         r#"log.levle: there is no such key; did you mean log.level?
 workers = -1: is out of bounds; allowed: a whole number from 0 to 1024
-upstream.orders.retry = 1: is of the wrong type; allowed: "idempotent" or "off"
+upstream.orders.retry = 1: is of the wrong type; allowed: "proven" or "idempotent" or "off"
 upstream.orders.pool.size = 0: is out of bounds; allowed: a whole number from 1 to 1000000
 listener.web.head_timeout = 10: has no unit; allowed: a time from 1ms to 365d, such as "55s", "10m", "1h"
 listener.web.http.head_max = "1B": is out of bounds; allowed: a size from 1KiB to 1MiB, such as "64KiB", "1MiB""#,

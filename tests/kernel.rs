@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+use millpond::close::linger::ANSWER_TIME_MAX;
 use millpond::sys::socket::{drop_new_connections, set_local_ports, unacknowledged_bytes};
 use millpond::sys::tcp_info::{TcpInfo, TcpState, tcp_info};
 use support::netns::Namespace;
@@ -528,4 +529,105 @@ fn what_a_reset_left_unacknowledged_is_told_after_it() {
     let lost = written - (after.acknowledged_bytes - 1);
     assert!(lost > 0);
     assert_eq!(unacknowledged(&dialled), lost);
+}
+
+/// Two ends of a connection that has carried an exchange: four bytes there, five back.
+fn used() -> (TcpStream, TcpStream) {
+    let (mut dialled, mut accepted) = connected();
+    let mut read = [0; 5];
+    dialled.write_all(b"four").unwrap();
+    accepted.read_exact(&mut read[..4]).unwrap();
+    accepted.write_all(b"fifth").unwrap();
+    dialled.read_exact(&mut read).unwrap();
+    wait_acknowledged(&dialled);
+    (dialled, accepted)
+}
+
+/// Acknowledged of what [`used`] has written, and received of what it has read.
+const ACKNOWLEDGED_BEFORE: u64 = 1 + 4;
+const READ: u64 = 5;
+
+#[test]
+fn a_request_that_meets_a_closed_socket_is_answered_by_an_rst_and_acknowledged_by_nobody() {
+    let (mut dialled, accepted) = used();
+    drop(accepted);
+    wait_for_fin(&dialled);
+    dialled.write_all(b"request").unwrap();
+    wait_for_reset(&dialled);
+    // A read says FIN, and leaves the error where it is.
+    assert_eq!(dialled.read(&mut [0; 1]).unwrap(), 0);
+    let told = told(&dialled);
+    assert_eq!(told.state, TcpState::Close);
+    assert_eq!(told.received_bytes, READ + 1);
+    assert_eq!(told.acknowledged_bytes, ACKNOWLEDGED_BEFORE);
+    assert_eq!(pending_error(&dialled), Some(ErrorKind::BrokenPipe));
+}
+
+#[test]
+fn a_peer_that_closed_by_half_acknowledges_a_request_in_time() {
+    for reads in [true, false] {
+        let (mut dialled, mut accepted) = used();
+        accepted.shutdown(Shutdown::Write).unwrap();
+        wait_for_fin(&dialled);
+        dialled.write_all(b"request").unwrap();
+        if reads {
+            accepted.read_exact(&mut [0; 7]).unwrap();
+        }
+        wait::within(ANSWER_TIME_MAX, "the request is acknowledged", || {
+            let told = told(&dialled);
+            assert_eq!(told.state, TcpState::CloseWait);
+            assert_eq!(told.received_bytes, READ + 1);
+            (told.acknowledged_bytes == ACKNOWLEDGED_BEFORE + 7).then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_fin_of_a_peer_that_has_read_a_request_acknowledges_it() {
+    let (mut dialled, mut accepted) = used();
+    dialled.write_all(b"request").unwrap();
+    accepted.read_exact(&mut [0; 7]).unwrap();
+    drop(accepted);
+    wait_for_fin(&dialled);
+    assert_eq!(told(&dialled).acknowledged_bytes, ACKNOWLEDGED_BEFORE + 7);
+}
+
+#[test]
+fn no_fin_is_counted_of_a_peer_that_aborts_whatever_it_has_read() {
+    for read in [7, 3, 0] {
+        let (mut dialled, mut accepted) = used();
+        dialled.write_all(b"request").unwrap();
+        accepted.read_exact(&mut [0; 7][..read]).unwrap();
+        reset(accepted);
+        wait_for_reset(&dialled);
+        // What takes the error leaves a read that says FIN all the same.
+        assert_eq!(
+            pending_error(&dialled),
+            Some(ErrorKind::ConnectionReset),
+            "{read}"
+        );
+        assert_eq!(dialled.read(&mut [0; 1]).unwrap(), 0);
+        assert_eq!(told(&dialled).state, TcpState::Close);
+        assert_eq!(told(&dialled).received_bytes, READ);
+    }
+}
+
+#[test]
+fn a_connection_that_the_kernel_gives_up_looks_as_if_it_was_reset_but_for_its_error() {
+    let host = Namespace::create("kernel");
+    let (mut dialled, accepted) = host.enter(used);
+    SockRef::from(&dialled)
+        .set_tcp_user_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    accepted.shutdown(Shutdown::Write).unwrap();
+    wait_for_fin(&dialled);
+    lossy(&host, accepted.local_addr().unwrap().port(), "psh");
+    dialled.write_all(b"request").unwrap();
+    let told = wait::until("the kernel gives it up", || {
+        let told = told(&dialled);
+        (told.state == TcpState::Close).then_some(told)
+    });
+    assert_eq!(told.received_bytes, READ + 1);
+    assert_eq!(told.acknowledged_bytes, ACKNOWLEDGED_BEFORE);
+    assert_eq!(pending_error(&dialled), Some(ErrorKind::TimedOut));
 }

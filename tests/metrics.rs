@@ -24,6 +24,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("millpond_pool_wait_duration_seconds", "histogram"),
     ("millpond_discards_total", "counter"),
     ("millpond_retries_total", "counter"),
+    ("millpond_races_lost_total", "counter"),
     ("millpond_refusals_total", "counter"),
     ("millpond_terminations_total", "counter"),
     ("millpond_resets_total", "counter"),
@@ -124,6 +125,12 @@ fn every_reason_is_at_zero_from_the_start() {
             "upstream=\"service\"",
             "reason",
             "/upstreams/service/retries",
+        ),
+        (
+            "millpond_races_lost_total",
+            "upstream=\"service\"",
+            "reason",
+            "/upstreams/service/races_lost",
         ),
         (
             "millpond_exchanges_total",

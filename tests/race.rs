@@ -4,7 +4,7 @@
 mod support;
 
 use support::client;
-use support::netns::{Network, SERVICE};
+use support::crossing::{Crossing, Until};
 use support::proxy::{Config, Proxy};
 use support::upstream::{Connection, Service};
 use support::wait::Gate;
@@ -23,6 +23,11 @@ impl Ending {
             Self::Reset => connection.reset(),
         }
     }
+}
+
+/// A service's upstream whose operator lets idempotent requests be sent twice.
+fn repeating(service: &Service) -> Config {
+    Config::to(service.address()).upstream("retry = \"idempotent\"")
 }
 
 /// A service whose connections answer `good` requests and die under the next one, unanswered.
@@ -53,7 +58,7 @@ fn an_idempotent_request_is_sent_again_once_when_its_reused_connection_dies() {
     for ending in [Ending::Fin, Ending::Reset] {
         for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
             let service = dying_after(1, ending);
-            let proxy = Config::to(service.address()).start();
+            let proxy = repeating(&service).start();
             warm(&proxy);
             let mut client = proxy.client();
             let length = if method == "PUT" {
@@ -80,7 +85,7 @@ fn a_request_that_is_not_idempotent_is_never_sent_twice() {
     for ending in [Ending::Fin, Ending::Reset] {
         for method in ["POST", "PATCH", "FROBNICATE"] {
             let service = dying_after(1, ending);
-            let proxy = Config::to(service.address()).start();
+            let proxy = repeating(&service).start();
             warm(&proxy);
             let mut client = proxy.client();
             client.send(format!(
@@ -89,7 +94,9 @@ fn a_request_that_is_not_idempotent_is_never_sent_twice() {
             assert_eq!(client.read(method).status(), 502, "{method}");
             drop(client);
             assert_eq!(service.requests(), 2, "{method}");
-            assert_eq!(proxy.snapshot().sum("/upstreams/service/retries"), 0);
+            let now = proxy.snapshot();
+            assert_eq!(now.sum("/upstreams/service/retries"), 0);
+            assert_eq!(now.sum("/upstreams/service/races_lost"), 1);
             proxy.finish();
         }
     }
@@ -104,7 +111,7 @@ fn the_second_attempt_is_the_last() {
         }
         connection.request();
     });
-    let proxy = Config::to(service.address()).start();
+    let proxy = repeating(&service).start();
     warm(&proxy);
     let mut client = proxy.client();
     assert_eq!(client.get("/").status(), 502);
@@ -129,7 +136,7 @@ fn the_second_attempt_dials_afresh() {
             connection.request();
         }
     });
-    let proxy = Config::to(service.address()).start();
+    let proxy = repeating(&service).start();
     let mut clients: Vec<_> = (0..3).map(|_| proxy.client()).collect();
     for client in &mut clients {
         client.send(client::get("/"));
@@ -149,7 +156,7 @@ fn the_second_attempt_dials_afresh() {
 #[test]
 fn a_request_over_the_retry_buffer_is_not_sent_again() {
     let service = dying_after(1, Ending::Fin);
-    let proxy = Config::to(service.address())
+    let proxy = repeating(&service)
         .upstream("retry_buffer = \"1KiB\"")
         .start();
     warm(&proxy);
@@ -159,6 +166,20 @@ fn a_request_over_the_retry_buffer_is_not_sent_again() {
     assert_eq!(client.read("PUT").status(), 502);
     drop(client);
     assert_eq!(service.requests(), 2);
+    assert_eq!(proxy.snapshot().sum("/upstreams/service/races_lost"), 1);
+    proxy.finish();
+}
+
+#[test]
+fn what_is_idempotent_is_not_sent_twice_unless_the_operator_says_so() {
+    let service = dying_after(1, Ending::Fin);
+    let proxy = Config::to(service.address()).start();
+    warm(&proxy);
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status(), 502);
+    drop(client);
+    assert_eq!(service.requests(), 2);
+    assert_eq!(proxy.snapshot().upstream("races_lost/acknowledged"), 1);
     proxy.finish();
 }
 
@@ -173,6 +194,7 @@ fn retries_can_be_switched_off() {
     assert_eq!(client.get("/").status(), 502);
     drop(client);
     assert_eq!(service.requests(), 2);
+    assert_eq!(proxy.snapshot().upstream("races_lost/off"), 1);
     proxy.finish();
 }
 
@@ -273,107 +295,38 @@ fn bytes_after_the_end_of_a_response_reach_nobody() {
     proxy.finish();
 }
 
-/// A service in a namespace whose first connection, once warm, does something at the very moment
-/// that a request is under way to it: millpond's bytes are lost on the cable until it is done.
-struct Crossing {
-    network: Network,
-    service: Service,
-    proxy: Proxy,
-    gate: Gate,
-}
-
-impl Crossing {
-    fn prepare(happening: fn(Connection)) -> Self {
-        let network = Network::create();
-        let gate = Gate::new();
-        let service = network.service.enter(|| {
-            let gate = gate.clone();
-            Service::start_on(&format!("{SERVICE}:0"), move |mut connection| {
-                while connection.answer(format!("connection {}", connection.number)) {
-                    if connection.number == 0 {
-                        gate.pass();
-                        return happening(connection);
-                    }
-                }
-            })
-        });
-        let listen = Config::to(service.address()).listen("10.77.1.2:0");
-        let proxy = network.proxy.enter(|| listen.start());
-        let crossing = Self {
-            network,
-            service,
-            proxy,
-            gate,
-        };
-        let warmed = crossing
-            .network
-            .clients
-            .enter(|| client::once(crossing.proxy.address(), "/warm"));
-        assert_eq!(warmed.unwrap().text(), "connection 0");
-        crossing
-            .proxy
-            .wait_until("a connection is idle", |now| now.endpoint("idle") == 1);
-        crossing
-    }
-
-    /// Sends a request into the happening, and says which status and body came of it.
-    fn run(&self, request: &[u8], reason: &str) -> (u16, String) {
-        let method = if request.starts_with(b"POST") {
-            "POST"
-        } else {
-            "GET"
-        };
-        let nft = |command: &str| {
-            self.network
-                .proxy
-                .run("nft", &command.split(' ').collect::<Vec<_>>())
-        };
-        let mut client = self
-            .network
-            .clients
-            .enter(|| client::Client::dial(self.proxy.address()));
-        let lost = "add rule inet count output oifname service tcp flags & psh == psh counter drop";
-        nft(lost);
-        client.send(request);
-        support::wait::until("the request is lost on the cable", || {
-            let rules = nft("list chain inet count output");
-            let line = rules.lines().find(|line| line.contains("drop"))?.to_owned();
-            (!line.contains("packets 0 ")).then_some(())
-        });
-        self.gate.open();
-        self.proxy.wait_upstream(&format!("discards/{reason}"), 1);
-        nft("flush chain inet count output");
-        let answer = client.read(method);
-        (answer.status(), answer.text())
-    }
-
-    fn finish(self) -> u64 {
-        self.proxy.finish();
-        self.service.requests()
-    }
-}
-
-#[test]
-fn a_408_that_crosses_an_idempotent_request_is_not_its_answer() {
-    let crossing = Crossing::prepare(|mut connection| {
-        connection.write("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
-    });
-    let answer = crossing.run(client::get("/next").as_bytes(), "crossed_answer");
-    assert_eq!(answer, (200, "connection 1".to_owned()));
-    assert_eq!(crossing.proxy.snapshot().upstream("retries/idempotent"), 1);
-    crossing.finish();
-}
-
 #[test]
 fn a_foreign_reply_that_crosses_a_post_reaches_nobody() {
-    let crossing = Crossing::prepare(|mut connection| {
+    let crossing = Crossing::prepare(
+        |config| config,
+        |mut connection| {
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+            connection.wait_for_end();
+        },
+    );
+    let happened = Until::Counted("discards/crossed_answer");
+    let (status, body) = crossing.run(&client::post("/next", b"x"), happened);
+    assert_eq!(status, 502, "{body}");
+    assert!(!body.contains("secret"));
+    assert_eq!(
+        crossing.proxy.snapshot().upstream("races_lost/undecided"),
+        1
+    );
+    assert_eq!(crossing.finish(), 1, "the POST never reached the service");
+}
+
+#[test]
+fn a_get_that_a_foreign_reply_crosses_is_sent_again_where_that_is_configured() {
+    let repeat = |config: Config| config.upstream("retry = \"idempotent\"");
+    let crossing = Crossing::prepare(repeat, |mut connection| {
         connection.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
         connection.wait_for_end();
     });
-    let (status, body) = crossing.run(&client::post("/next", b"x"), "crossed_answer");
-    assert_eq!(status, 502, "{body}");
-    assert!(!body.contains("secret"));
-    assert_eq!(crossing.finish(), 1, "the POST never reached the service");
+    let happened = Until::Counted("discards/crossed_answer");
+    let answer = crossing.run(client::get("/next").as_bytes(), happened);
+    assert_eq!(answer, (200, "connection 1".to_owned()));
+    assert_eq!(crossing.proxy.snapshot().upstream("retries/idempotent"), 1);
+    crossing.finish();
 }
 
 #[test]
@@ -408,14 +361,6 @@ fn a_408_that_the_client_has_the_beginning_of_is_delivered_to_its_end() {
 }
 
 #[test]
-fn an_idempotent_request_that_loses_the_race_to_a_fin_is_sent_again() {
-    let crossing = Crossing::prepare(drop);
-    let answer = crossing.run(client::get("/next").as_bytes(), "lost_race");
-    assert_eq!(answer, (200, "connection 1".to_owned()));
-    assert_eq!(crossing.finish(), 2);
-}
-
-#[test]
 fn a_storm_of_lost_races_costs_no_get() {
     // Each connection closes a moment after its answer, so many requests meet the close.
     let service = Service::start(|mut connection| {
@@ -426,7 +371,7 @@ fn a_storm_of_lost_races_costs_no_get() {
             }
         }
     });
-    let proxy = Config::to(service.address()).pool("size = 16").start();
+    let proxy = repeating(&service).pool("size = 16").start();
     let address = proxy.address();
     std::thread::scope(|scope| {
         for seed in 0..16 {

@@ -72,6 +72,8 @@ const PURE: &[&str] = &[
     "src/upstream/health",
     "src/close/classify",
     "src/session/verdict",
+    "src/session/retry",
+    "src/relay/delivery",
     "src/relay/transcript",
     "src/witness/event",
     "src/witness/matching",

@@ -8,6 +8,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -18,7 +19,7 @@ use super::ResetCause;
 use super::account::Account;
 use super::classify::{Loss, PeerEnd, loss};
 use super::reset::{self, Aborted, AbortedBy, Delivery};
-use crate::sys::clock;
+use crate::sys::{clock, socket};
 use crate::transport::Transport;
 
 /// How long and how much of a peer is waited for after our FIN.
@@ -147,6 +148,16 @@ fn ended_by_peer(transport: Transport, dropped_bytes: u64) -> Report {
     let mut report = answer_fin(transport);
     report.account.unread_bytes += dropped_bytes;
     report
+}
+
+/// How long a kernel may take to answer bytes under way with an ACK or a RST: as long as one
+/// retransmission (200 ms at least), the longest delayed ACK (200 ms) and a round trip take.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Whether bytes are under way to a peer that has said FIN: a RST may still answer them.
+pub fn is_unanswered(transport: &Transport) -> bool {
+    let unacknowledged = || socket::unacknowledged_bytes(transport.as_fd());
+    transport.is_tcp() && unacknowledged().is_ok_and(|bytes| bytes > 0)
 }
 
 /// A lingering close whose peer's FIN was read, or an RST that looks so.

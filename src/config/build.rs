@@ -92,7 +92,8 @@ fn upstream(section: &Section<'_>) -> Upstream {
         response_timeout: section.time("response_timeout"),
         retry: match section.text("retry") {
             "off" => Retry::Off,
-            _ => Retry::Idempotent,
+            "idempotent" => Retry::Idempotent,
+            _ => Retry::Proven,
         },
         retry_buffer: as_usize(section.number("retry_buffer")),
         abandon_bytes: section.number("abandon_bytes"),

@@ -204,7 +204,9 @@ pub enum Refuse {
 /// Which requests may be sent again after a lost keep-alive race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Those that the protocol calls idempotent, once.
+    /// Those that the service never had, by TCP's proof.
+    Proven,
+    /// Those too that the protocol calls idempotent, once.
     Idempotent,
     /// None.
     Off,

@@ -286,6 +286,7 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         pool,
     } = upstream;
     let retry = match retry {
+        Retry::Proven => "proven",
         Retry::Idempotent => "idempotent",
         Retry::Off => "off",
     };

@@ -108,8 +108,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "upstream.NAME.retry",
-        Kind::Choice(&["idempotent", "off"]),
-        "idempotent",
+        Kind::Choice(&["proven", "idempotent", "off"]),
+        "proven",
         "what is sent again after a lost keep-alive race",
     ),
     key(

@@ -17,6 +17,11 @@ pub enum Seen {
     Open,
     /// The service's FIN, with nothing unread: only our own close is left.
     PeerFin,
+    /// The service's FIN, with nothing unread, while bytes of ours were under way: its kernel's RST or
+    /// acknowledgement is awaited.
+    PeerFinUnanswered,
+    /// The service's FIN, and then the RST that answered what was under way: nothing is left.
+    PeerFinThenReset,
     /// The service's RST: nothing is left.
     PeerReset,
     /// The service is gone without a word: nothing is left.
@@ -31,7 +36,18 @@ impl Seen {
     /// Whether something is awaited of the service, its FIN or what it acknowledges, so that the end
     /// takes time.
     pub fn is_awaited(self) -> bool {
-        matches!(self, Self::Open | Self::ResetForPeer)
+        matches!(
+            self,
+            Self::Open | Self::PeerFinUnanswered | Self::ResetForPeer
+        )
+    }
+
+    /// Whether a service that ended without an answer did so by its FIN, whatever came of it then.
+    fn is_fin(self) -> bool {
+        matches!(
+            self,
+            Self::PeerFin | Self::PeerFinUnanswered | Self::PeerFinThenReset | Self::PeerVanished
+        )
     }
 }
 
@@ -65,7 +81,7 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
         R::TunnelTimeout | R::ReuseProbeTimeout => (I::Millpond, P::Idle, M::Timeout),
         R::ReuseUnacknowledged => (I::Millpond, P::Idle, M::Violation),
         R::ReuseLateBytes | R::ReuseProbeWrong => (I::Upstream, P::Idle, M::Violation),
-        R::LostRace | R::NoAnswer if seen == Seen::PeerFin => (I::Upstream, P::Request, M::Fin),
+        R::LostRace | R::NoAnswer if seen.is_fin() => (I::Upstream, P::Request, M::Fin),
         R::LostRace | R::NoAnswer => (I::Upstream, P::Request, M::ResetReceived),
         R::CrossedAnswer => (I::Upstream, P::Request, M::Violation),
         R::HalfRequest => (I::Millpond, P::Request, M::Fin),
@@ -153,6 +169,8 @@ mod tests {
         let all = [
             Seen::Open,
             Seen::PeerFin,
+            Seen::PeerFinUnanswered,
+            Seen::PeerFinThenReset,
             Seen::PeerReset,
             Seen::PeerVanished,
             Seen::MidResponse,

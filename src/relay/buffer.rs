@@ -169,6 +169,12 @@ impl Edited {
             .unwrap_or_default();
         Self { bytes }
     }
+
+    /// Empties it, and frees a large one's memory.
+    pub fn forget(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(EDITED_KEPT_BYTES);
+    }
 }
 
 impl std::ops::Deref for Edited {

@@ -377,6 +377,9 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             Then::Pinned(_) if !self.request.is_sent() => return Err(Failure::CrossedAnswer),
             _ => {}
         }
+        if framed {
+            self.request.outbound.release_hold();
+        }
         Ok(framed)
     }
 

@@ -102,9 +102,18 @@ impl Outbound {
         self.held
     }
 
-    /// Holds nothing any more beyond what is not written yet.
+    /// Bytes that are held.
+    pub fn held_bytes(&self) -> usize {
+        self.edited.len()
+    }
+
+    /// Holds nothing any more beyond what is not written yet: it will not be sent again.
     pub fn release_hold(&mut self) {
         self.held = false;
+        if self.is_flushed() {
+            self.edited.forget();
+            self.edited_written = 0;
+        }
     }
 
     /// Makes everything unsent again, for another connection.

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::queue::NoLease;
+use super::retry::{Retries, Unanswered};
 use super::verdict::{Attempt, Consequence, Standing, Verdict};
 use super::{Session, SessionEnd, refusal};
 use crate::close::Phase;
+use crate::config::checked::Retry;
 use crate::pool::{Lease, PoolKey};
 use crate::protocol::{Framer, Reply};
 use crate::relay::buffer::Buffer;
 use crate::relay::exclusive::{Done, Exchange, Patience};
-use crate::relay::outbound::Outbound;
+use crate::relay::proof;
 use crate::relay::request::Request;
-use crate::stats::reason::{ExchangeOutcome, RefusalReason, RetryReason};
+use crate::stats::reason::{ExchangeOutcome, RefusalReason};
 use crate::sys::clock;
 use crate::upstream::Want;
 
@@ -40,15 +42,16 @@ pub(super) enum Outcome<A> {
 
 /// When an exchange began, and its attempt.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Began {
-    pub(super) exchange: Instant,
-    pub(super) attempt: Instant,
+struct Began {
+    exchange: Instant,
+    attempt: Instant,
 }
 
 /// The attempts at one exchange: `lease_for` begins one, `conclude` says whether another is sound.
 pub(super) struct Attempts {
-    pub(super) began: Began,
+    began: Began,
     is_idempotent: bool,
+    is_provable: bool,
     retries: Retries,
 }
 
@@ -63,8 +66,9 @@ pub(super) enum Conclusion {
 }
 
 impl Session {
-    /// An exchange begins now.
-    pub(super) fn begin_exchange(&mut self, is_idempotent: bool) -> Attempts {
+    /// An exchange begins now. `is_idempotent`: the protocol lets its request be sent twice;
+    /// `is_provable`: its service answers every request.
+    pub(super) fn begin_exchange(&mut self, is_idempotent: bool, is_provable: bool) -> Attempts {
         self.client.facts.count_exchange();
         let now = clock::now();
         Attempts {
@@ -73,6 +77,7 @@ impl Session {
                 attempt: now,
             },
             is_idempotent,
+            is_provable,
             retries: Retries::default(),
         }
     }
@@ -105,21 +110,40 @@ impl Session {
         request: &mut Request<Q>,
         attempt: Attempt,
     ) -> Option<Conclusion> {
-        let was_reused = match attempt {
+        let (was_reused, delivery) = match attempt {
             Attempt::Done => return Some(Conclusion::Answered),
             Attempt::End(end) => return Some(Conclusion::End(end)),
             Attempt::Refuse(reason) => return Some(Conclusion::Refuse(reason)),
-            Attempt::NotAnswered { was_reused } => was_reused,
+            Attempt::NotAnswered {
+                was_reused,
+                delivery,
+            } => (was_reused, delivery),
         };
         let outbound = &mut request.outbound;
-        let is_idempotent = attempts.is_idempotent;
-        let Some(retry) = attempts.retries.next(outbound, is_idempotent, was_reused) else {
-            return Some(Conclusion::Refuse(RefusalReason::UpstreamDied));
+        let unanswered = Unanswered {
+            is_unsent: outbound.written_bytes == 0,
+            is_held: outbound.can_rewind(),
+            is_idempotent: attempts.is_idempotent,
+            was_reused,
+            delivery,
         };
-        self.rules.upstream.stats().retries.increment(retry);
-        outbound.rewind();
-        attempts.began.attempt = clock::now();
-        None
+        let stats = self.rules.upstream.stats();
+        let retry = self.rules.upstream_settings.retry;
+        let is_provable = attempts.is_provable;
+        match attempts.retries.next(unanswered, retry, is_provable) {
+            Ok(retry) => {
+                stats.retries.increment(retry);
+                outbound.rewind();
+                attempts.began.attempt = clock::now();
+                None
+            }
+            Err(race_lost) => {
+                if let Some(reason) = race_lost {
+                    stats.races_lost.increment(reason);
+                }
+                Some(Conclusion::Refuse(RefusalReason::UpstreamDied))
+            }
+        }
     }
 
     /// Carries an exchange over one lease. `framer` makes the answer's framer, in its place: handed
@@ -131,7 +155,7 @@ impl Session {
         lease: Lease,
         framer: impl FnOnce() -> A,
         head_bytes_max: usize,
-        began: &Began,
+        attempts: &Attempts,
     ) -> Outcome<A>
     where
         Q: Framer<Violation: Into<RefusalReason>>,
@@ -154,11 +178,11 @@ impl Session {
             framer(),
             head_bytes_max,
             patience,
-            began.attempt,
+            attempts.began.attempt,
         );
         let failure = match exchange.run().await {
             Ok(Done::Answered { request_complete }) => {
-                let duration = exchange.moved_at() - began.exchange;
+                let duration = exchange.moved_at() - attempts.began.exchange;
                 stats.exchange_duration.observe(duration);
                 stats.exchanges.increment(ExchangeOutcome::Completed);
                 let (_, _, framer) = exchange.into_parts();
@@ -178,14 +202,7 @@ impl Session {
             }
             Err(failure) => failure,
         };
-        let is_begun = exchange.response_framer().is_begun();
-        let standing = Standing {
-            can_refuse: !exchange.has_answered() || (!is_begun && exchange.is_flushed()),
-            is_visible: is_begun && exchange.response_framer().client_sees_end(),
-            was_reused,
-            has_begun: exchange.has_begun(),
-        };
-        let verdict = Verdict::on(failure, standing);
+        let mut verdict = Verdict::on(failure, standing(&exchange, was_reused));
         match verdict.lease {
             Consequence::Abandon => {
                 let bytes_max = rules.upstream_settings.abandon_bytes;
@@ -193,8 +210,17 @@ impl Session {
                     self.discard(lease, reason, seen);
                 }
             }
-            Consequence::Discard(reason, seen) => {
-                if let Some(lease) = exchange.into_broken_lease() {
+            Consequence::Discard(reason, mut seen) => {
+                if let Some(mut lease) = exchange.into_broken_lease() {
+                    let request_bytes = request.outbound.written_bytes;
+                    if self.seeks_proof(attempts, verdict.attempt, request_bytes) {
+                        let service = &mut lease.connection_mut().transport;
+                        // A rare way, whose state is not to be part of every session.
+                        let found = Box::pin(proof::find_out(service, request_bytes)).await;
+                        verdict.attempt.decide(found.delivery);
+                        seen = found.seen.unwrap_or(seen);
+                        lease.connection_mut().dropped_bytes += found.dropped_bytes;
+                    }
                     self.discard(lease, reason, seen);
                 }
             }
@@ -204,38 +230,21 @@ impl Session {
         }
         Outcome::Failed(verdict.attempt)
     }
+
+    /// Whether a proof that the service did not have `request_bytes` of a request would be of use.
+    fn seeks_proof(&self, attempts: &Attempts, attempt: Attempt, request_bytes: u64) -> bool {
+        let is_allowed = self.rules.upstream_settings.retry != Retry::Off;
+        is_allowed && attempts.is_provable && request_bytes > 0 && attempt.is_undecided()
+    }
 }
 
-/// The bound on sending one request again.
-#[derive(Default)]
-struct Retries {
-    count: u32,
-    idempotent: u32,
-}
-
-/// Attempts beyond the first, in all.
-const RETRIES_MAX: u32 = 2;
-
-impl Retries {
-    /// Whether the request may be sent once more, and why that is sound.
-    fn next(
-        &mut self,
-        request: &Outbound,
-        is_idempotent: bool,
-        was_reused: bool,
-    ) -> Option<RetryReason> {
-        if self.count == RETRIES_MAX {
-            return None;
-        }
-        let reason = if request.written_bytes == 0 {
-            RetryReason::Unsent
-        } else if was_reused && is_idempotent && request.can_rewind() && self.idempotent == 0 {
-            self.idempotent += 1;
-            RetryReason::Idempotent
-        } else {
-            return None;
-        };
-        self.count += 1;
-        Some(reason)
+/// Where an exchange stands that has failed.
+fn standing<Q: Framer, A: Reply>(exchange: &Exchange<'_, Q, A>, was_reused: bool) -> Standing {
+    let is_begun = exchange.response_framer().is_begun();
+    Standing {
+        can_refuse: !exchange.has_answered() || (!is_begun && exchange.is_flushed()),
+        is_visible: is_begun && exchange.response_framer().client_sees_end(),
+        was_reused,
+        has_begun: exchange.has_begun(),
     }
 }

@@ -1,17 +1,18 @@
 //! A session that speaks declared frames: one exchange after the other, in the order of its requests.
 //!
-//! Nothing is known of what a frame means, so none is sent twice, and where the service has no answer
-//! the operator's own stands in for it, or the session ends.
+//! Nothing is known of what a frame means, so none is sent twice without a proof that the service did
+//! not have it, and where the service has no answer the operator's own stands in for it, or the session
+//! ends.
 //!
 //! Not here: framing (see `protocol::frames`), moving bytes (see `relay`).
 
 use std::sync::Arc;
 
-use super::attempt::{Began, Conclusion, Outcome};
+use super::attempt::{Attempts, Conclusion, Outcome};
 use super::verdict::{self, Attempt};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
-use crate::config::checked::{Frames, Protocol};
+use crate::config::checked::{Frames, Protocol, Retry};
 use crate::pool::Lease;
 use crate::protocol::frames::{ReplyFramer, RequestFacts, RequestFramer};
 use crate::relay::client::ClientLost;
@@ -44,7 +45,12 @@ pub(super) async fn serve(session: &mut Session) -> SessionEnd {
 /// One exchange from its request's first byte to the end of its reply, if it has one. `Ok` where the
 /// next one may follow on this connection.
 async fn exchange(session: &mut Session, frames: &Frames) -> Result<(), SessionEnd> {
-    let mut request = Request::new(RequestFramer::new(&frames.layout), AWAITED_BYTES_MAX);
+    let settings = &session.rules.upstream_settings;
+    let hold_bytes_max = match settings.retry {
+        Retry::Off => AWAITED_BYTES_MAX,
+        _ => settings.retry_buffer.max(AWAITED_BYTES_MAX),
+    };
+    let mut request = Request::new(RequestFramer::new(&frames.layout), hold_bytes_max);
     let result = carry(session, &mut request, frames).await;
     // Whatever of the request was framed and not sent is no part of the next one.
     request.outbound.abandon(&mut session.client.inbound);
@@ -60,14 +66,15 @@ async fn carry(
     let facts = read_request(session, request).await?;
     // Whether the service would mind having it twice, nobody can tell.
     let is_idempotent = false;
-    let mut attempts = session.begin_exchange(is_idempotent);
+    // What has no answer may be executed at any time, also behind the service's own FIN.
+    let is_provable = frames.layout.oneway.is_none();
+    let mut attempts = session.begin_exchange(is_idempotent, is_provable);
     let conclusion = loop {
         let lease = match session.lease_for(&mut attempts, request).await {
             Ok(lease) => lease,
             Err(conclusion) => break conclusion,
         };
-        let began = &attempts.began;
-        let attempt = attempt(session, request, facts, lease, frames, began).await;
+        let attempt = attempt(session, request, facts, lease, frames, &attempts).await;
         if let Some(conclusion) = session.conclude(&mut attempts, request, attempt) {
             break conclusion;
         }
@@ -90,7 +97,9 @@ async fn read_request(
             return Err(session.turn_away(violation.into()));
         }
         let outbound = &request.outbound;
-        let is_enough = request.is_framed || outbound.is_blocked() || !outbound.can_rewind();
+        let is_enough = request.is_framed
+            || outbound.is_blocked()
+            || outbound.held_bytes() >= AWAITED_BYTES_MAX;
         if let Some(facts) = request.framer.facts().filter(|_| is_enough) {
             return Ok(facts);
         }
@@ -114,10 +123,10 @@ async fn attempt(
     facts: RequestFacts,
     lease: Lease,
     frames: &Frames,
-    began: &Began,
+    attempts: &Attempts,
 ) -> Attempt {
     let framer = || ReplyFramer::new(&frames.layout, facts);
-    let outcome = session.attempt(request, lease, framer, 0, began).await;
+    let outcome = session.attempt(request, lease, framer, 0, attempts).await;
     let request_complete = match outcome {
         Outcome::Answered {
             request_complete,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Began, Conclusion, Outcome};
+use super::attempt::{Attempts, Conclusion, Outcome};
 use super::verdict::{self, Attempt};
 use super::{Closing, Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
@@ -73,17 +73,14 @@ async fn carry(
         return Ok(());
     };
     request.awaits_interim = facts.expects_continue;
-    if !facts.idempotent {
-        request.outbound.release_hold();
-    }
-    let mut attempts = session.begin_exchange(facts.idempotent);
+    let is_provable = true;
+    let mut attempts = session.begin_exchange(facts.idempotent, is_provable);
     let conclusion = loop {
         let lease = match session.lease_for(&mut attempts, request).await {
             Ok(lease) => lease,
             Err(conclusion) => break conclusion,
         };
-        let began = &attempts.began;
-        let attempt = attempt(session, request, facts, lease, options, began).await;
+        let attempt = attempt(session, request, facts, lease, options, &attempts).await;
         if let Some(conclusion) = session.conclude(&mut attempts, request, attempt) {
             break conclusion;
         }
@@ -134,12 +131,12 @@ async fn attempt(
     facts: RequestFacts,
     lease: Lease,
     options: &Options,
-    began: &Began,
+    attempts: &Attempts,
 ) -> Attempt {
     let framer = || ResponseFramer::new(facts, options);
     let head_max = options.head_max;
     match session
-        .attempt(request, lease, framer, head_max, began)
+        .attempt(request, lease, framer, head_max, attempts)
         .await
     {
         Outcome::Answered {

@@ -16,6 +16,7 @@ mod http;
 mod idle;
 mod queue;
 mod refusal;
+mod retry;
 mod rules;
 mod settle;
 mod tcp;

@@ -7,6 +7,7 @@ use super::{Closing, SessionEnd};
 use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination};
 use crate::pool::Seen;
 use crate::relay::client::ClientLost;
+use crate::relay::delivery::Delivery;
 use crate::relay::exclusive::Failure;
 use crate::relay::tunnel::TunnelEnd;
 use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
@@ -25,7 +26,29 @@ pub(super) enum Attempt {
     NotAnswered {
         /// The connection had carried exchanges before, so this may be a lost race.
         was_reused: bool,
+        /// Whether the service had the request.
+        delivery: Delivery,
     },
+}
+
+impl Attempt {
+    /// Whether it was a race that TCP may know more about.
+    pub(super) fn is_undecided(self) -> bool {
+        matches!(
+            self,
+            Self::NotAnswered {
+                was_reused: true,
+                delivery: Delivery::Undecided
+            }
+        )
+    }
+
+    /// Says what TCP knows.
+    pub(super) fn decide(&mut self, found: Delivery) {
+        if let Self::NotAnswered { delivery, .. } = self {
+            *delivery = found;
+        }
+    }
 }
 
 /// Where an exchange stood when it failed.
@@ -104,6 +127,7 @@ impl Verdict {
                 outcome: None,
                 attempt: Attempt::NotAnswered {
                     was_reused: standing.was_reused,
+                    delivery: Delivery::Undecided,
                 },
             },
         }
@@ -117,11 +141,16 @@ impl Verdict {
             } else {
                 DiscardReason::NoAnswer
             };
+            let delivery = match seen {
+                Seen::PeerReset => Delivery::Reset,
+                _ => Delivery::Undecided,
+            };
             return Self {
                 lease: Consequence::Discard(reason, seen),
                 outcome: None,
                 attempt: Attempt::NotAnswered {
                     was_reused: standing.was_reused,
+                    delivery,
                 },
             };
         }

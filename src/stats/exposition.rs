@@ -105,6 +105,7 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     families.count(&table::UPSTREAM_CONNECTIONS_OPEN, &[name], connections.open);
     families.tally(&table::EXCHANGES, name, &upstream.exchanges);
     families.tally(&table::RETRIES, name, &upstream.retries);
+    families.tally(&table::RACES_LOST, name, &upstream.races_lost);
     families.tally(&table::OPENS, name, &upstream.opens);
     families.tally(&table::CONNECTS, name, &upstream.connects);
     families.tally(&table::POOL_WAITS, name, &upstream.waits);

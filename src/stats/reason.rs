@@ -130,7 +130,23 @@ reasons! {
     /// Why a request was sent again or elsewhere.
     RetryReason {
         Unsent => "unsent": "Nothing of it had been sent; another endpoint took it.",
+        Proven => "proven": "TCP proved that the service never had it: a reused connection was closed before it came.",
         Idempotent => "idempotent": "A reused connection died under it, and the protocol calls it idempotent.",
+    }
+}
+
+reasons! {
+    /// Why a request that met the end of a reused connection was not sent again, so that its client got
+    /// an error.
+    RaceLost {
+        Acknowledged => "acknowledged": "The service's kernel had acknowledged some of it, so it may have been executed.",
+        Reset => "not_proven_reset": "The service reset the connection without closing it first, so it may have been executed.",
+        Undecided => "undecided": "The service's kernel answered it neither with an ACK nor with a RST in time.",
+        Uncounted => "not_tcp": "It went over a Unix socket, or past TCP, so that nothing counts what arrived.",
+        Oneway => "oneway": "The protocol has messages without an answer, so the proof would not hold.",
+        TooLarge => "too_large": "The service never had it, but more than `retry_buffer` of it had been sent.",
+        RetriesSpent => "retries_spent": "It had been sent again as often as a request may be.",
+        Off => "off": "`retry` is `off`.",
     }
 }
 

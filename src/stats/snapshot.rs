@@ -97,6 +97,8 @@ pub struct UpstreamSnapshot {
     pub heartbeats_dropped: u64,
     /// Why requests were sent again or elsewhere.
     pub retries: Tally,
+    /// Why requests that met the end of a reused connection were not sent again.
+    pub races_lost: Tally,
     /// Sessions that wait now.
     pub waiters: usize,
     /// How long waits took, however they ended.
@@ -300,6 +302,7 @@ impl UpstreamSnapshot {
             queue_full: stats.queue_full.read(),
             heartbeats_dropped: stats.heartbeats_dropped.read(),
             retries: Tally::of(&stats.retries),
+            races_lost: Tally::of(&stats.races_lost),
             waiters: census.waiters,
             wait_seconds: CountAndSum {
                 count: wait_granted_duration.count + wait_failed_duration.count,

@@ -65,6 +65,8 @@ metrics! {
         "From the complete head of a request to the end of its response.";
     RETRIES = Counter "millpond_retries_total" ["upstream", "reason"] "":
         "Requests sent again or to another endpoint, by reason.";
+    RACES_LOST = Counter "millpond_races_lost_total" ["upstream", "reason"] "":
+        "Requests that met the end of a reused connection and failed, by why they were not sent again.";
     HEARTBEATS_DROPPED = Counter "millpond_heartbeats_dropped_total" ["upstream"] "":
         "Heartbeats of the service that were dropped, because no client had asked for one.";
     UPSTREAM_CONNECTIONS = Counter "millpond_upstream_connections_total" ["upstream"] "":

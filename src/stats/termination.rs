@@ -284,10 +284,10 @@ rows! {
             "The connection can't be trusted any more and was closed; look at the service.";
         Upstream Request Fin abnormal:
             "The service closed after a request was written, without an answer.",
-            "A lost keep-alive race, or a service that died; `discards` and `retries` tell.";
+            "A lost keep-alive race, or a service that died; `retries` and `races_lost` tell.";
         Upstream Request ResetReceived abnormal:
             "The service reset after a request was written, without an answer.",
-            "A lost keep-alive race, or a service that crashed; `discards` and `retries` tell.";
+            "A lost keep-alive race, or a service that crashed; `retries` and `races_lost` tell.";
         Upstream Request Truncated abnormal:
             "The service's answer ended before the request was complete.",
             "Look at the service: it answers without reading what it was sent.";

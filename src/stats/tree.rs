@@ -17,8 +17,8 @@ use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RefusalReason, RetryReason,
-    WaitOutcome,
+    ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RaceLost, RefusalReason,
+    RetryReason, WaitOutcome,
 };
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
@@ -73,6 +73,8 @@ pub struct UpstreamStats {
     pub heartbeats_dropped: Counter,
     /// Why requests were sent again or elsewhere.
     pub retries: Reasons<RetryReason>,
+    /// Why requests that met the end of a reused connection were not sent again.
+    pub races_lost: Reasons<RaceLost>,
 }
 
 /// What a pool holds at this moment; asked for by a snapshot.

@@ -45,7 +45,15 @@ impl Upstream {
                 let report = linger::answer_fin(transport);
                 ending::lingered(termination, &report, phase)
             }
-            Seen::PeerReset => {
+            Seen::PeerFinUnanswered => {
+                self.end_in_time(ended, async move |time| {
+                    let time = time.min(linger::ANSWER_TIME_MAX);
+                    let report = linger::deliver(transport, time).await;
+                    ending::lingered(termination, &report, phase)
+                });
+                return;
+            }
+            Seen::PeerReset | Seen::PeerFinThenReset => {
                 let account = reset::bury(transport);
                 ending::ended(termination, Some(Reset::Received), phase, account)
             }
@@ -207,6 +215,12 @@ impl Home for Upstream {
     fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen) {
         let mut actions = Actions::new();
         let endpoint = connection.endpoint;
+        let seen = match seen {
+            Seen::PeerFin if linger::is_unanswered(&connection.transport) => {
+                Seen::PeerFinUnanswered
+            }
+            seen => seen,
+        };
         if seen.is_awaited() {
             self.lock()
                 .core

@@ -19,6 +19,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod crossing;
 pub mod facts;
 pub mod message;
 pub mod netns;

@@ -10,11 +10,13 @@
 //! next one is made.
 
 use std::fs::File;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
-use super::process::{attempt, run};
+use super::process::{Process, attempt, run};
+use super::wait;
 
 /// One namespace.
 pub struct Namespace {
@@ -119,6 +121,43 @@ impl Network {
             .proxy
             .run("nft", &["-f", &rules.path().to_string_lossy()]);
         network
+    }
+
+    /// Lets millpond's kernel send again what is lost on the way to the service after 20 ms instead of
+    /// 200, for connections made from now on.
+    pub fn hasten_retransmissions(&self) {
+        let route = "route change 10.77.2.0/24 dev service proto kernel scope link src 10.77.2.2";
+        let words = route.split(' ').chain(["rto_min", "20ms"]);
+        self.proxy.run("ip", &words.collect::<Vec<_>>());
+    }
+
+    /// Replaces the cable to the service by one on which everything takes so many seconds. It lasts as
+    /// long as the program that carries it.
+    pub fn stretch(&self, seconds: &str) -> Process {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let ends = ["p", "s"].map(|end| format!("{end}{}-{number}", std::process::id()));
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/race/cable.py");
+        let mut command = Command::new("/usr/bin/python3");
+        let cable = Process::start(command.args(["-B", program, seconds]).args(&ends));
+        wait::until("the cable has two ends", || {
+            let is_there = |end: &String| run("ip", &["-o", "link"]).contains(end.as_str());
+            ends.iter().all(is_there).then_some(())
+        });
+        self.proxy.run("ip", &["link", "del", "service"]);
+        for (end, namespace, name, address) in [
+            (&ends[0], &self.proxy, "service", "10.77.2.2/24"),
+            (&ends[1], &self.service, "proxy", "10.77.2.1/24"),
+        ] {
+            let place = ["netns", namespace.name.as_str(), "name", name];
+            run(
+                "ip",
+                &[["link", "set", end.as_str()].as_slice(), &place].concat(),
+            );
+            namespace.run("ip", &["address", "add", address, "dev", name]);
+            namespace.run("ip", &["link", "set", name, "up"]);
+        }
+        cable
     }
 
     /// RSTs on the cable to the clients.

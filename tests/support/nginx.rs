@@ -55,7 +55,7 @@ impl Nginx {
         self.directory.path().join("root")
     }
 
-    /// The access log's lines: connection's number, requests on it so far, status.
+    /// The access log's lines: connection's number, requests on it so far, status, target.
     pub fn access_log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.directory.path().join("access.log")).unwrap();
         text.lines().map(str::to_owned).collect()
@@ -77,7 +77,7 @@ fn configuration(directory: &Path, address: SocketAddr, server: &str) -> String 
 user root;
 events {{ worker_connections 4096; }}
 http {{
-  log_format ends '$connection $connection_requests $status';
+  log_format ends '$connection $connection_requests $status $request_uri';
   access_log {at}/access.log ends;
   client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
   uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;

@@ -119,6 +119,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "lost_bytes",
             "opens",
             "queue_full",
+            "races_lost",
             "resets",
             "retries",
             "terminations",
