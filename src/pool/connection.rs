@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::task::coop::unconstrained;
@@ -45,6 +45,12 @@ pub struct Connection {
     pub retire_at: Option<Instant>,
     /// Exchanges it has carried to their boundary.
     pub exchanges: u64,
+    /// Since when its service has heard nothing: its last release, or its connect.
+    pub idle_since: Instant,
+    /// How long it had been idle when it was lent.
+    pub idle_age: Duration,
+    /// How long it may be idle, as its service has announced; less a margin.
+    pub idle_max: Option<Duration>,
     /// It has been idle, so that the service may have closed it meanwhile.
     pub was_idle: bool,
     /// Its service may speak before it is spoken to.
@@ -126,6 +132,11 @@ impl Connection {
 }
 
 impl Connection {
+    /// The service has announced how long it keeps the connection while it is idle, or nothing.
+    pub fn set_announced(&mut self, timeout: Option<Duration>) {
+        self.idle_max = timeout.map(|it| it - (it / 10).min(ANNOUNCED_MARGIN_MAX));
+    }
+
     /// Looks whether anything has arrived, noticed by the runtime or not: one system call, made
     /// before a request is written where an earlier exchange could have left something behind.
     pub fn ask_kernel(&self) -> Look {
@@ -143,6 +154,9 @@ pub fn ask_kernel(service: &Transport) -> Look {
     }
 }
 
+/// A tenth of what a service announces is left to it, but not more than this: it is exact to a second.
+const ANNOUNCED_MARGIN_MAX: Duration = Duration::from_secs(1);
+
 impl Handle for Box<Connection> {
     fn id(&self) -> u64 {
         self.id
@@ -158,5 +172,13 @@ impl Handle for Box<Connection> {
 
     fn exchanges(&self) -> u64 {
         self.exchanges
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        Some(self.idle_since)
+    }
+
+    fn idle_max(&self) -> Option<Duration> {
+        self.idle_max
     }
 }

@@ -5,7 +5,7 @@
 //! the service still owes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Seen};
 use crate::stats::reason::DiscardReason;
@@ -57,6 +57,8 @@ impl Lease {
     pub fn release(mut self, now: Instant) {
         if let Some(mut connection) = self.connection.take() {
             connection.exchanges += 1;
+            connection.idle_since = now;
+            connection.idle_age = Duration::ZERO;
             self.home.take_back(connection, now);
         }
     }

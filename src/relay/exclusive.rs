@@ -417,7 +417,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
 
     /// The boundary is read: the connection goes back, or is discarded with the reason.
     pub(super) fn settle(&mut self) {
-        let Some(lease) = self.lease.take() else {
+        let Some(mut lease) = self.lease.take() else {
             return;
         };
         if !self.response.inbound.filled()[self.response.outbound.verbatim_bytes()..].is_empty() {
@@ -427,6 +427,8 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         } else if !self.response.framer.allows_reuse() {
             lease.discard(DiscardReason::ServiceClose, Seen::Open);
         } else {
+            let announced = self.response.framer.idle_timeout();
+            lease.connection_mut().set_announced(announced);
             lease.release(self.moved_at);
         }
     }

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use super::lesson::Lesson;
 use super::{Actions, Upstream};
 use crate::close::linger::{self, Bounds, OurFin};
 use crate::close::{Termination, reset};
@@ -106,7 +107,7 @@ impl Upstream {
 }
 
 impl Home for Upstream {
-    fn take_back(&self, connection: Box<Connection>, now: Instant) {
+    fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
         let mut actions = Actions::new();
         let mut state = self.lock();
         if state.flushed_at.is_some_and(|at| connection.opened_at < at) {
@@ -115,10 +116,14 @@ impl Home for Upstream {
         }
         // Looked at under the lock, so that what arrives from now on finds it among the idle.
         if let Some(reason) = connection.look().stale() {
+            connection.idle_age = now.saturating_duration_since(connection.idle_since);
             drop(state);
             return self.take_discarded(connection, reason, seen_when(reason));
         }
-        let expiry = [state.shape.idle_expiry(now), connection.retire_at];
+        let idle_expiry = state
+            .core
+            .idle_expiry(connection.endpoint, &connection, now);
+        let expiry = [idle_expiry, connection.retire_at];
         if let Some(expiry) = expiry.into_iter().flatten().min() {
             self.hasten_keeper(&mut state, expiry);
         }
@@ -132,6 +137,7 @@ impl Home for Upstream {
     fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen) {
         let mut actions = Actions::new();
         let endpoint = connection.endpoint;
+        let lesson = Lesson::of(&connection, reason);
         if seen.is_awaited() {
             self.lock()
                 .core
@@ -140,10 +146,12 @@ impl Home for Upstream {
         } else {
             // The socket goes first, so that the service never sees one more than `size`.
             self.end(*connection, reason, seen);
+            let now = clock::now();
             let mut state = self.lock();
-            state
-                .core
-                .discard(endpoint, false, clock::now(), &mut actions);
+            if let Some(lesson) = lesson {
+                state.core.learn(lesson, now);
+            }
+            state.core.discard(endpoint, false, now, &mut actions);
             self.hasten_to_next(&mut state);
             drop(state);
             self.settled.notify_waiters();

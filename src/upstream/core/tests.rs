@@ -68,6 +68,7 @@ fn rules(random: &mut Random) -> EndpointRules {
             size,
             min_idle: random.below(size.min(3)),
             idle_timeout: Some(Duration::from_secs(5)),
+            learn_idle_timeout: true,
             max_exchanges: (random.below(2) == 0).then_some(7),
             connect_parallel: 1 + random.below(3),
         },
@@ -260,9 +261,9 @@ impl World {
             .map(|it| (it.endpoint, it.id))
             .collect();
         if let Some(&(endpoint, id)) = idle.get(self.random.below(idle.len())) {
-            assert!(self.core.retire_idle(endpoint, id).is_some());
+            assert!(self.core.retire_idle(endpoint, id, self.now).is_some());
             assert!(
-                self.core.retire_idle(endpoint, id).is_none(),
+                self.core.retire_idle(endpoint, id, self.now).is_none(),
                 "it is not idle any more"
             );
             self.core.slot_freed(endpoint, self.now, actions);
@@ -307,7 +308,7 @@ impl World {
             .collect();
         for (key, fresh) in self.waiting.values().map(|(_, key, fresh)| (*key, *fresh)) {
             if !fresh {
-                let idle = well.iter().any(|it| it.books.has_idle(key));
+                let idle = well.iter().any(|it| it.books.has_idle(key, self.now));
                 assert!(!idle, "somebody waits for what is idle");
             }
         }
@@ -481,6 +482,7 @@ fn a_queue_of_none_still_opens_what_fits_into_the_pool() {
         size: 2,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 1,
     };
@@ -511,6 +513,7 @@ fn a_queue_of_none_finds_an_endpoint_that_came_back() {
         size: 2,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 1,
     };
@@ -549,6 +552,7 @@ fn lent(size: usize, leased: u64) -> (World, Vec<Fake>) {
         size,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 8,
     };
@@ -637,6 +641,7 @@ fn a_connect_that_was_under_way_when_size_shrank_does_not_stay_as_surplus() {
         size: 1,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 8,
     };
