@@ -510,4 +510,6 @@ impl<C: Handle + Clone> Books<C> {
 }
 
 #[cfg(test)]
+mod idle_tests;
+#[cfg(test)]
 mod tests;

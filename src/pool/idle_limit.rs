@@ -371,7 +371,7 @@ impl<T: Copy> Recent<T> {
 /// Closes that are looked at together. Fewer can agree by chance.
 const CLOSES: usize = 40;
 /// Of them within the band, at least.
-const INSIDE_MIN: usize = 34;
+const INSIDE_MIN: usize = 36;
 /// Of them before the band, at most. Where closes come at random ages, many are early.
 const EARLY_MAX: usize = 4;
 /// Of one moment, at most: a service that restarts says nothing about its timeout.
