@@ -59,6 +59,8 @@ pub struct IdleLimit {
     moment: Option<Moment>,
     /// Grows with each close that came far too early, falls with each connection that retired.
     contradiction: u32,
+    /// What was measured says to retire then; `learned.retirement` may be sooner for a while.
+    measured_retirement: Duration,
     /// Sentinels in a row that outlived the band.
     outlived: u32,
     confirmed_at: Option<Instant>,
@@ -93,10 +95,25 @@ impl Default for IdleLimit {
             learned: None,
             moment: None,
             contradiction: 0,
+            measured_retirement: Duration::ZERO,
             outlived: 0,
             confirmed_at: None,
             next_sentinel_at: None,
         }
+    }
+}
+
+impl Learned {
+    /// A connection was closed at this age before it would have retired. Where that cost a request,
+    /// none of this age is lent for a while; else it is a hint.
+    fn retire_before(&mut self, age: Duration, evidence: Evidence) {
+        let sooner = age.saturating_sub(self.timeout / MARGIN_MIN);
+        let by = self.retirement.saturating_sub(sooner);
+        let by = match evidence {
+            Evidence::LostRace => by,
+            Evidence::Seen => by / 4,
+        };
+        self.retirement = soonest(self.timeout).max(self.retirement - by);
     }
 }
 
@@ -121,23 +138,8 @@ impl IdleLimit {
         if closes_now > CLOSES_PER_MOMENT {
             return;
         }
-        if let Some(learned) = self.learned {
-            match learned.band.place(age) {
-                Place::Within => {}
-                Place::TooEarly => {
-                    // A service that restarts closes all of them at one moment.
-                    if closes_now == 1 {
-                        self.contradict();
-                    }
-                    return;
-                }
-                Place::TooLate => {
-                    self.on_outlived(now);
-                    if self.learned.is_some() {
-                        return;
-                    }
-                }
-            }
+        if self.learned.is_some() && !self.is_worth_measuring(age, evidence, closes_now, now) {
+            return;
         }
         self.closes.push(Close {
             age,
@@ -146,17 +148,19 @@ impl IdleLimit {
         });
         let (ages, count) = self.sorted_ages();
         self.telling = ages[EARLY_MAX.min(count - 1)];
-        if self
-            .retirement()
-            .is_some_and(|retirement| age >= retirement)
-        {
+        if let Some(learned) = self.measure(&ages[..count]) {
+            self.measured_retirement = learned.retirement;
+            let before = self.retirement().unwrap_or(learned.retirement);
+            self.learned = Some(Learned {
+                retirement: before.min(learned.retirement),
+                ..learned
+            });
+        }
+        if let Some(learned) = &mut self.learned {
             self.outlived = 0;
             self.contradiction = 0;
             self.confirmed_at = Some(now);
-        }
-        if let Some(learned) = self.measure(&ages[..count]) {
-            self.confirmed_at = self.confirmed_at.or(Some(now));
-            self.learned = Some(learned);
+            learned.retirement += self.measured_retirement.saturating_sub(learned.retirement) / 8;
         }
     }
 
@@ -219,6 +223,39 @@ impl IdleLimit {
         *self = Self::default();
     }
 
+    /// What a close at this age says to what is learned; whether it is also to be measured.
+    fn is_worth_measuring(
+        &mut self,
+        age: Duration,
+        evidence: Evidence,
+        closes_now: u32,
+        now: Instant,
+    ) -> bool {
+        let Some(learned) = &mut self.learned else {
+            return true;
+        };
+        match learned.band.place(age) {
+            // Of the closes before retirement all are seen, and of those after it only sentinels':
+            // measured together they would say less and less.
+            Place::Within if age < learned.retirement => {
+                learned.retire_before(age, evidence);
+                false
+            }
+            Place::Within => true,
+            Place::TooEarly => {
+                // A service that restarts closes all of them at one moment.
+                if closes_now == 1 {
+                    self.contradict();
+                }
+                false
+            }
+            Place::TooLate => {
+                self.on_outlived(now);
+                self.learned.is_none()
+            }
+        }
+    }
+
     fn contradict(&mut self) {
         self.contradiction += CONTRADICTION;
         if self.contradiction >= CONTRADICTION_MAX {
@@ -262,12 +299,12 @@ impl IdleLimit {
             && self.survivals_beyond(band) * 8 <= inside;
         let inside = &ages[first..first + inside];
         agrees.then(|| {
-            let timeout = inside[inside.len() / 4];
-            let spread = inside[inside.len() / 2] - band.earliest;
-            let margin = spread.max(timeout / MARGIN_MIN).min(timeout / MARGIN_MAX);
+            let timeout = inside[inside.len() / 2];
+            let margin = ((timeout - band.earliest) / 4).max(timeout / MARGIN_MIN);
+            let retirement = band.earliest.saturating_sub(margin);
             Learned {
                 timeout,
-                retirement: band.earliest.saturating_sub(margin),
+                retirement: retirement.max(soonest(timeout)),
                 closes: inside.len(),
                 band,
             }
@@ -302,6 +339,11 @@ impl IdleLimit {
     }
 }
 
+/// The least age at which connections retire before this timeout.
+fn soonest(timeout: Duration) -> Duration {
+    timeout - timeout / SPARED_MAX
+}
+
 /// Where an age stands to a band.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -330,8 +372,7 @@ impl Band {
         self.latest() + self.width / 2 + Duration::from_millis(10)
     }
 
-    /// A close a little before the band belongs to it: where connections retire, such closes are all
-    /// that is seen of the band's lower end.
+    /// A close a little before the band belongs to it.
     fn place(self, age: Duration) -> Place {
         if age < self.earliest.saturating_sub(self.width / 2) {
             Place::TooEarly
@@ -380,10 +421,11 @@ const CLOSES_PER_MOMENT: u32 = 8;
 const AGE_MIN: Duration = Duration::from_millis(1);
 /// Below this a connection can hardly be used again, so nothing is gained by knowing.
 const EARLIEST_MIN: Duration = Duration::from_millis(5);
-/// The margin is the spread that was seen, from the earliest close to the middle one, but at least and
-/// at most these parts of the timeout.
+/// The margin is a quarter of the spread that was seen, from the earliest close to the middle one, but
+/// at least this part of the timeout. Closes and lost races that come sooner all the same move it.
 const MARGIN_MIN: u32 = 50;
-const MARGIN_MAX: u32 = 4;
+/// Nothing retires sooner than a timeout less this part of it.
+const SPARED_MAX: u32 = 5;
 /// What a close that came far too early counts for, against connections that retired in peace; and
 /// how much is too much: six closes, or a fifth of all.
 const CONTRADICTION: u32 = 4;

@@ -88,7 +88,7 @@ fn a_fixed_timeout_is_learned_within_a_tenth_from_fifty_closes() {
             assert!(closes <= 50, "{what}");
             assert!((found / timeout - 1.0).abs() <= 0.1, "{what}");
             assert!(learned.retirement < ms(*timeout), "{what}");
-            assert!(learned.retirement >= ms(timeout * 0.7), "{what}");
+            assert!(learned.retirement >= ms(timeout * 0.75), "{what}");
         }
     }
 }
@@ -106,15 +106,6 @@ const RANDOM: &[Service] = &[
     |random| exponential(random, 10.0),
     |random| 60_000.0 * random.f64() * random.f64(),
     |random| 60_000.0 * random.f64().sqrt(),
-    // Two kinds of hosts behind one address.
-    |random| if random.bool() { 5000.0 } else { 30_000.0 },
-    |random| {
-        if random.bool() {
-            5000.0
-        } else {
-            f64::from(u32::MAX)
-        }
-    },
 ];
 
 #[test]
@@ -130,6 +121,26 @@ fn random_ages_teach_nothing_ever() {
                         learned, None,
                         "row {row}, seed {seed}, {reuse}: close {close}"
                     );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_timeouts_behind_one_address_the_shorter_one_is_learned_or_none() {
+    let services: [Service; 2] = [
+        |random| if random.bool() { 5000.0 } else { 30_000.0 },
+        |random| if random.bool() { 5000.0 } else { NEVER },
+    ];
+    for service in services {
+        for reuse in [NEVER, 40_000.0, 1000.0] {
+            for seed in seeds(1) {
+                let mut closes = Closes::new(seed);
+                for _ in 0..20_000 {
+                    closes.step(service, reuse);
+                    let timeout = closes.limit.learned().map(|it| it.timeout);
+                    assert!(timeout.is_none_or(|it| it == ms(5000.0)), "{timeout:?}");
                 }
             }
         }
