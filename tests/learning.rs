@@ -243,8 +243,8 @@ fn storm(endpoint: &str, learn: bool) -> Storm {
             closes.iter().sum::<u64>() >= 50 && (!learn || learned_ms(now).is_some())
         });
         refused.store(0, Ordering::Relaxed);
-        let exchanges = before.upstream("exchanges/completed") + 8000;
-        let after = proxy.wait_until("8000 exchanges more", |now| {
+        let exchanges = before.upstream("exchanges/completed") + 4000;
+        let after = proxy.wait_until("4000 exchanges more", |now| {
             now.upstream("exchanges/completed") >= exchanges
         });
         [before, after]
@@ -263,28 +263,25 @@ fn storm(endpoint: &str, learn: bool) -> Storm {
     storm
 }
 
-/// Holds a pool that learns against one that does not.
+/// Holds a pool that learns against one that does not. A host that stops for some milliseconds can
+/// lose any race, and brings the clients into step just around the timeout: one calm storm is enough.
 fn learning_pays(endpoint: &str) {
     // One storm at a time: milliseconds matter.
     static STORM: Mutex<()> = Mutex::new(());
     let _storm = STORM.lock().unwrap_or_else(PoisonError::into_inner);
-    // At the same time, so that what else the host does is the same for both.
-    let [without, with] = std::thread::scope(|scope| {
-        let storms = [false, true].map(|learn| scope.spawn(move || storm(endpoint, learn)));
-        storms.map(|storm| storm.join().unwrap())
+    let mut storms = Vec::new();
+    let is_calm = (0..4).any(|_| {
+        // At the same time, so that what else the host does is the same for both.
+        let [without, with] = std::thread::scope(|scope| {
+            let storms = [false, true].map(|learn| scope.spawn(move || storm(endpoint, learn)));
+            storms.map(|storm| storm.join().unwrap())
+        });
+        let spares_races = with.lost_races <= 1 && with.refused <= 1;
+        let spares_connects = with.connects <= (without.connects + 20) * 3 / 2;
+        storms.push([without, with]);
+        spares_races && spares_connects
     });
-    // A host that stops for some milliseconds can lose any race.
-    assert!(
-        with.lost_races <= 1 + without.lost_races / 4,
-        "{without:?} {with:?}"
-    );
-    assert!(
-        with.refused <= 1 + without.refused / 4,
-        "{without:?} {with:?}"
-    );
-    // A busy host brings the clients into step, just around the timeout.
-    let connects = (without.connects + 20) * 2;
-    assert!(with.connects <= connects, "{without:?} {with:?}");
+    assert!(is_calm, "{storms:#?}");
 }
 
 #[test]

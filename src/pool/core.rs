@@ -439,7 +439,7 @@ impl<C: Handle> Books<C> {
             && !is_announced
             && is_spare
             && self.sentinel.is_none()
-            && self.idle_limit.may_have_sentinel(now)
+            && self.idle_limit.may_have_sentinel(idle.age(now), now)
     }
 
     /// Why the sentinel must go, if so.

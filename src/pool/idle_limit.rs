@@ -187,9 +187,11 @@ impl IdleLimit {
         }
     }
 
-    /// Whether one surplus connection may stay beyond its retirement.
-    pub fn may_have_sentinel(&self, now: Instant) -> bool {
-        self.learned.is_some() && self.next_sentinel_at.is_none_or(|at| at <= now)
+    /// Whether one surplus connection of this age may stay beyond its retirement. Where it should have
+    /// been closed already, the host was busy, and what is seen says little.
+    pub fn may_have_sentinel(&self, age: Duration, now: Instant) -> bool {
+        self.learned.is_some_and(|it| age <= it.band.latest())
+            && self.next_sentinel_at.is_none_or(|at| at <= now)
     }
 
     /// A sentinel is no more, however it ended; the next one is due later.
@@ -197,8 +199,9 @@ impl IdleLimit {
         let pause = self
             .learned
             .map_or(Duration::ZERO, |it| it.timeout * SENTINEL_PAUSE);
-        // In doubt, the next one tells soonest.
-        self.next_sentinel_at = (self.outlived == 0).then(|| now + pause);
+        if self.outlived == 0 {
+            self.next_sentinel_at = Some(now + pause);
+        }
     }
 
     /// The age at which a sentinel has shown that the timeout has become longer.
@@ -212,7 +215,8 @@ impl IdleLimit {
             return;
         }
         self.outlived += 1;
-        self.next_sentinel_at = Some(now);
+        let pause = self.learned.map_or(Duration::ZERO, |it| it.timeout);
+        self.next_sentinel_at = Some(now + pause);
         if self.outlived >= OUTLIVED_MAX {
             self.forget();
         }
@@ -369,7 +373,7 @@ impl Band {
 
     /// From here on a timeout is another one.
     fn too_late(self) -> Duration {
-        self.latest() + self.width / 2 + Duration::from_millis(10)
+        self.latest() + (self.width / 2).max(Duration::from_millis(20))
     }
 
     /// A close a little before the band belongs to it.
@@ -431,7 +435,7 @@ const SPARED_MAX: u32 = 5;
 const CONTRADICTION: u32 = 4;
 const CONTRADICTION_MAX: u32 = 24;
 /// Sentinels in a row that outlive the band before it is forgotten.
-const OUTLIVED_MAX: u32 = 3;
+const OUTLIVED_MAX: u32 = 4;
 /// Timeouts from the end of one sentinel to the next.
 const SENTINEL_PAUSE: u32 = 4;
 /// How long knowledge holds that no sentinel confirms, at least.

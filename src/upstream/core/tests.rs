@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::*;
+use crate::pool::idle_limit::Evidence;
 use crate::sys::clock;
+use crate::upstream::lesson::Lesson;
 
 /// A connection as the test sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,7 @@ struct World {
     sizes: HashMap<EndpointId, usize>,
     active: HashSet<EndpointId>,
     occupied: HashMap<EndpointId, usize>,
+    retired_for: HashSet<DiscardReason>,
     next: u64,
 }
 
@@ -97,6 +100,7 @@ impl World {
             sizes: HashMap::new(),
             active: HashSet::new(),
             occupied: HashMap::new(),
+            retired_for: HashSet::new(),
             next: 0,
         };
         for n in 0..1 + random.below(3) as u32 {
@@ -140,8 +144,9 @@ impl World {
                         .remove(&waiter.waiter)
                         .expect("refused somebody who waits");
                 }
-                Action::Retire(endpoint, connection, _) => {
+                Action::Retire(endpoint, connection, reason) => {
                     assert_eq!(endpoint, connection.endpoint);
+                    self.retired_for.insert(reason);
                     self.closing.push(endpoint);
                 }
             }
@@ -178,6 +183,7 @@ impl World {
             84..88 => self.leave(),
             88..94 => {
                 self.now += Duration::from_millis(self.random.below(1500) as u64);
+                self.learn();
                 self.core.tick(self.now, &mut actions);
                 let next = self.core.next_deadline();
                 assert!(
@@ -270,6 +276,24 @@ impl World {
         }
     }
 
+    /// Every endpoint closes at the same age, mostly.
+    fn learn(&mut self) {
+        let age = match self.random.below(20) {
+            0 => Duration::from_millis(self.random.below(3000) as u64),
+            _ => Duration::from_secs(2),
+        };
+        for n in 0..4 {
+            let lesson = Lesson {
+                endpoint: EndpointId(n),
+                age,
+                evidence: Evidence::Seen,
+            };
+            for _ in 0..3 {
+                self.core.learn(lesson, self.now);
+            }
+        }
+    }
+
     fn reshape(&mut self, actions: &mut Actions<Fake, u64>) {
         let id = EndpointId(self.random.below(4) as u32);
         if self.active.len() > 1 && self.active.contains(&id) && self.random.below(2) == 0 {
@@ -340,6 +364,7 @@ fn random_operations_keep_the_books_exact() {
         .ok()
         .and_then(|it| it.parse().ok())
         .unwrap_or(400);
+    let mut retired_for = HashSet::new();
     for seed in 1..=seeds {
         let ran = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -347,8 +372,16 @@ fn random_operations_keep_the_books_exact() {
                 world.step();
                 world.check();
             }
+            world.retired_for
         });
-        assert!(ran.is_ok(), "seed {seed}");
+        let Ok(reasons) = ran else {
+            panic!("seed {seed}")
+        };
+        retired_for.extend(reasons);
+    }
+    // The ways that an idle connection has.
+    for reason in [DiscardReason::IdleLearned, DiscardReason::IdleTimeout] {
+        assert!(retired_for.contains(&reason), "{retired_for:?}");
     }
 }
 
