@@ -148,6 +148,15 @@ fn of_two_timeouts_behind_one_address_the_shorter_one_is_learned_or_none() {
 }
 
 #[test]
+fn a_timeout_that_half_of_the_connections_outlive_is_none() {
+    let mut closes = Closes::new(1);
+    for _ in 0..20_000 {
+        closes.step(|random| if random.bool() { 5000.0 } else { NEVER }, NEVER);
+        assert_eq!(closes.limit.learned(), None);
+    }
+}
+
+#[test]
 fn a_service_that_dies_under_requests_teaches_nothing() {
     let mut limit = IdleLimit::default();
     let mut now = clock::now();
