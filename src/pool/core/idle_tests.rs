@@ -384,3 +384,25 @@ fn nothing_is_lent_that_its_service_is_about_to_close() {
     assert_eq!(books.lend(PoolKey::SOLE, at).map(|it| it.id), None);
     assert_eq!(books.idle(), 4);
 }
+
+#[test]
+fn what_was_learned_goes_when_learning_is_switched_off() {
+    let mut books = with_idle(8, 4);
+    let at = books.next_expiry().expect("they retire some time");
+    assert_eq!(retired(&mut books, false), (3, 1));
+    let limits = Limits {
+        learn_idle_timeout: false,
+        ..*books.limits()
+    };
+    books.set_limits(limits);
+    assert_eq!(books.learned(), None);
+    let ended = books.expire(at, false).map(|(it, reason)| (it.id, reason));
+    assert!(
+        matches!(ended, Some((_, DiscardReason::IdleLearned))),
+        "a sentinel has nothing more to tell: {ended:?}"
+    );
+    for _ in 0..100 {
+        books.closed_by_service(Duration::from_millis(20), Evidence::Seen, at);
+    }
+    assert_eq!((books.learned(), books.idle()), (None, 0));
+}
