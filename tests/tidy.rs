@@ -67,6 +67,7 @@ const PURE: &[&str] = &[
     "src/protocol/",
     "src/pool/core",
     "src/pool/wait_queue",
+    "src/pool/idle_limit",
     "src/upstream/core",
     "src/upstream/balance",
     "src/upstream/health",

@@ -90,6 +90,7 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
         "shared",
         "closing",
         "failures",
+        "learned idle timeout",
     ];
     table(page, &columns, |page| {
         let mut upstreams = snapshot.upstreams.iter();
@@ -189,6 +190,8 @@ fn write_endpoints(page: &mut String, name: &str, upstream: &UpstreamSnapshot) -
         let address = Escaped(&pool.address);
         let (idle, leased, connecting) = (pool.idle, pool.leased, pool.connecting);
         let (shared, closing, failures) = (pool.shared, pool.closing, pool.failures);
+        let learned = pool.learned_idle_timeout.map(|it| it.as_millis());
+        let learned = learned.map_or_else(String::new, |it| format!("{it} ms"));
         row(
             page,
             &[
@@ -201,6 +204,7 @@ fn write_endpoints(page: &mut String, name: &str, upstream: &UpstreamSnapshot) -
                 &shared,
                 &closing,
                 &failures,
+                &learned,
             ],
         )
     })

@@ -96,6 +96,7 @@ fn upstream(section: &Section<'_>) -> Upstream {
             _ => Retry::Proven,
         },
         retry_buffer: as_usize(section.number("retry_buffer")),
+        learn_idle_timeout: section.switch("learn_idle_timeout"),
         abandon_bytes: section.number("abandon_bytes"),
         keepalive: section.time_limit("keepalive"),
         user_timeout: section.time_limit("user_timeout"),

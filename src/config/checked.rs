@@ -102,6 +102,9 @@ pub struct Upstream {
     pub retry: Retry,
     /// How much of a request is held for that, bytes.
     pub retry_buffer: usize,
+    /// Whether idle connections retire shortly before the service closes them, as far as that is
+    /// announced or can be learned.
+    pub learn_idle_timeout: bool,
     /// How much of a response is read and dropped for a client that left, bytes, before its
     /// connection is discarded instead.
     pub abandon_bytes: u64,

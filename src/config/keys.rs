@@ -119,6 +119,12 @@ pub const KEYS: &[Key] = &[
         "how much of a request is held for a retry",
     ),
     key(
+        "upstream.NAME.learn_idle_timeout",
+        Kind::Switch,
+        "true",
+        "retire idle connections before the service closes them",
+    ),
+    key(
         "upstream.NAME.abandon_bytes",
         bytes(0, GIB),
         "64KiB",

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::task::coop::unconstrained;
@@ -50,10 +50,12 @@ pub struct Connection {
     pub retire_at: Option<Instant>,
     /// Exchanges it has carried to their boundary.
     pub exchanges: u64,
-    /// When it last became free to be lent.
-    pub free_since: Instant,
-    /// When it was lent; before that, when it last became free.
-    pub lent_at: Instant,
+    /// Since when its service has heard nothing: its last release, or its connect.
+    pub idle_since: Instant,
+    /// Until when that was so: it was lent, or found closed.
+    pub idle_until: Instant,
+    /// How long it may be idle, as its service has announced; less a margin.
+    pub idle_max: Option<Duration>,
     /// The session whose exchange or tunnel ends with it, if one does.
     pub session: Option<Arc<SessionFacts>>,
     /// What the kernel's witness needs to know of it.
@@ -104,6 +106,11 @@ impl Look {
 }
 
 impl Connection {
+    /// How long it had been idle when it was lent, or found closed.
+    pub fn idle_age(&self) -> Duration {
+        self.idle_until.saturating_duration_since(self.idle_since)
+    }
+
     /// Looks whether anything has arrived, and asks to be told when it does. Costs a system call
     /// only where something has, but sees only what the runtime has noticed; see
     /// [`Connection::ask_kernel`].
@@ -141,6 +148,11 @@ impl Connection {
 }
 
 impl Connection {
+    /// The service has announced how long it keeps the connection while it is idle, or nothing.
+    pub fn set_announced(&mut self, timeout: Option<Duration>) {
+        self.idle_max = timeout.map(|it| it - (it / 10).min(ANNOUNCED_MARGIN_MAX));
+    }
+
     /// Looks whether anything has arrived, noticed by the runtime or not: one system call, made
     /// before a request is written where an earlier exchange could have left something behind.
     pub fn ask_kernel(&self) -> Look {
@@ -158,6 +170,9 @@ pub fn ask_kernel(service: &Transport) -> Look {
     }
 }
 
+/// A tenth of what a service announces is left to it, but not more than this: it is exact to a second.
+const ANNOUNCED_MARGIN_MAX: Duration = Duration::from_secs(1);
+
 impl Handle for Box<Connection> {
     fn id(&self) -> u64 {
         self.id
@@ -173,5 +188,13 @@ impl Handle for Box<Connection> {
 
     fn exchanges(&self) -> u64 {
         self.exchanges
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        Some(self.idle_since)
+    }
+
+    fn idle_max(&self) -> Option<Duration> {
+        self.idle_max
     }
 }

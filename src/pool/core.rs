@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::PoolKey;
+use super::idle_limit::{Evidence, IdleLimit, Learned};
 use crate::stats::reason::DiscardReason;
 
 /// A connection as the books see it.
@@ -32,6 +33,18 @@ pub trait Handle {
     fn retire_at(&self) -> Option<Instant>;
     /// How many exchanges it has carried.
     fn exchanges(&self) -> u64;
+    /// Since when its service has heard nothing, where that is longer than it is known here.
+    fn idle_since(&self) -> Option<Instant> {
+        None
+    }
+    /// For how long it may be idle, as its service has announced.
+    fn idle_max(&self) -> Option<Duration> {
+        None
+    }
+    /// Whether what its service does to it while it is idle goes by the timeout between exchanges.
+    fn is_between_exchanges(&self) -> bool {
+        self.exchanges() > 0
+    }
 }
 
 /// The limits of one endpoint's pool.
@@ -43,6 +56,8 @@ pub struct Limits {
     pub min_idle: usize,
     /// How long a connection may be idle.
     pub idle_timeout: Option<Duration>,
+    /// Idle connections also go by what their service does and announces.
+    pub learn_idle_timeout: bool,
     /// How many exchanges a connection may carry.
     pub max_exchanges: Option<u64>,
     /// Connects under way, at most.
@@ -55,6 +70,9 @@ pub struct Books<C> {
     limits: Limits,
     /// Oldest release first; lent from the back.
     idle: VecDeque<Idle<C>>,
+    /// Idle, and not lent any more: it shows how long the service keeps it.
+    sentinel: Option<Idle<C>>,
+    idle_limit: IdleLimit,
     connecting: usize,
     leased: usize,
     shared: Vec<Shared<C>>,
@@ -81,6 +99,8 @@ impl<C: Handle> Books<C> {
         Self {
             limits,
             idle: VecDeque::new(),
+            sentinel: None,
+            idle_limit: IdleLimit::default(),
             connecting: 0,
             leased: 0,
             shared: Vec::new(),
@@ -96,17 +116,25 @@ impl<C: Handle> Books<C> {
     /// Other limits from now on; what they make surplus is found by [`Books::surplus`] and at the
     /// next boundaries.
     pub fn set_limits(&mut self, limits: Limits) {
+        if !limits.learn_idle_timeout {
+            self.idle_limit.forget();
+        }
         self.limits = limits;
+    }
+
+    /// What is known of the service's idle timeout.
+    pub fn learned(&self) -> Option<Learned> {
+        self.idle_limit.learned()
     }
 
     /// Slots taken.
     pub fn occupied(&self) -> usize {
-        self.connecting + self.idle.len() + self.leased + self.shared.len() + self.closing
+        self.connecting + self.idle() + self.leased + self.shared.len() + self.closing
     }
 
-    /// Connections waiting to be lent.
+    /// Idle connections.
     pub fn idle(&self) -> usize {
-        self.idle.len()
+        self.idle.len() + usize::from(self.sentinel.is_some())
     }
 
     /// Connections lent to one session each.
@@ -149,9 +177,10 @@ impl<C: Handle> Books<C> {
         self.idle.len() + self.connecting < self.limits.min_idle && self.can_connect()
     }
 
-    /// Whether a connection of this key is idle.
-    pub fn has_idle(&self, key: PoolKey) -> bool {
-        self.idle.iter().any(|idle| idle.connection.key() == key)
+    /// Whether a connection of this key is idle and may be lent.
+    pub fn has_idle(&self, key: PoolKey, now: Instant) -> bool {
+        let mut idle = self.idle.iter().rev();
+        idle.any(|idle| idle.connection.key() == key && !self.is_served_out(idle, now))
     }
 
     /// Takes a slot for a connect.
@@ -169,10 +198,7 @@ impl<C: Handle> Books<C> {
     /// A connect succeeded, and nobody waits.
     pub fn connected(&mut self, connection: C, now: Instant) {
         self.connecting -= 1;
-        self.idle.push_back(Idle {
-            connection,
-            since: now,
-        });
+        self.keep(connection, now);
     }
 
     /// A connect succeeded, and its connection is not wanted any more.
@@ -186,14 +212,15 @@ impl<C: Handle> Books<C> {
         self.connecting -= 1;
     }
 
-    /// Lends the last released connection of this key.
-    pub fn lend(&mut self, key: PoolKey) -> Option<C> {
-        let last = self
-            .idle
-            .iter()
-            .rposition(|idle| idle.connection.key() == key)?;
+    /// Lends the last released connection of this key, unless its service is about to close it.
+    pub fn lend(&mut self, key: PoolKey, now: Instant) -> Option<C> {
+        let fit = |idle: &Idle<C>| idle.connection.key() == key && !self.is_served_out(idle, now);
+        let last = self.idle.iter().rposition(fit)?;
         let idle = self.idle.remove(last)?;
         self.leased += 1;
+        if idle.connection.is_between_exchanges() {
+            self.idle_limit.on_survival(idle.age(now), now);
+        }
         Some(idle.connection)
     }
 
@@ -218,10 +245,7 @@ impl<C: Handle> Books<C> {
     /// A lease came back, and nobody waits.
     pub fn release(&mut self, connection: C, now: Instant) {
         self.leased -= 1;
-        self.idle.push_back(Idle {
-            connection,
-            since: now,
-        });
+        self.keep(connection, now);
     }
 
     /// A lease ends with its connection. A slot is kept where the service still has the connection.
@@ -230,19 +254,28 @@ impl<C: Handle> Books<C> {
         self.closing += usize::from(keeps_slot);
     }
 
-    /// Takes an idle connection out, for its end.
-    pub fn retire_idle(&mut self, id: u64) -> Option<C> {
-        let place = self
-            .idle
-            .iter()
-            .position(|idle| idle.connection.id() == id)?;
+    /// Takes an idle connection out, for its end; says how long it was idle.
+    pub fn retire_idle(&mut self, id: u64, now: Instant) -> Option<(C, Duration)> {
+        if let Some(sentinel) = self.sentinel.take_if(|it| it.connection.id() == id) {
+            self.closing += 1;
+            self.idle_limit.on_sentinel_end(now);
+            let age = sentinel.age(now);
+            return Some((sentinel.connection, age));
+        }
+        let mut idle = self.idle.iter();
+        let place = idle.position(|idle| idle.connection.id() == id)?;
         let idle = self.idle.remove(place)?;
         self.closing += 1;
-        Some(idle.connection)
+        let age = idle.age(now);
+        Some((idle.connection, age))
     }
 
-    /// Takes the least recently used idle connection out, if it has another key than `unless`.
+    /// Takes the least recently used idle connection out, if it can't be lent for the key `unless`.
     pub fn retire_oldest_idle(&mut self, unless: Option<PoolKey>) -> Option<C> {
+        if let Some(sentinel) = self.sentinel.take() {
+            self.closing += 1;
+            return Some(sentinel.connection);
+        }
         let place = self
             .idle
             .iter()
@@ -256,8 +289,16 @@ impl<C: Handle> Books<C> {
     pub fn idle_connection(&self, id: u64) -> Option<&C> {
         self.idle
             .iter()
+            .chain(&self.sentinel)
             .map(|idle| &idle.connection)
             .find(|connection| connection.id() == id)
+    }
+
+    /// The service has closed a connection that was idle for `age`, or a request was lost to that.
+    pub fn closed_by_service(&mut self, age: Duration, evidence: Evidence, now: Instant) {
+        if self.limits.learn_idle_timeout {
+            self.idle_limit.on_close(age, evidence, now);
+        }
     }
 
     /// The end of a closing connection is complete.
@@ -267,19 +308,34 @@ impl<C: Handle> Books<C> {
     }
 
     /// Takes out one idle connection that is past a limit, for its end. Called until `None`.
-    pub fn expire(&mut self, now: Instant) -> Option<(C, DiscardReason)> {
-        let (place, reason) = self
-            .idle
-            .iter()
-            .position(|idle| idle.connection.retire_at().is_some_and(|at| at <= now))
-            .map(|place| (place, DiscardReason::MaxLifetime))
-            .or_else(|| {
-                self.oldest_is_overdue(now)
-                    .then_some((0, DiscardReason::IdleTimeout))
+    /// `is_wanted`: somebody waits, so that no slot can be spared.
+    pub fn expire(&mut self, now: Instant, is_wanted: bool) -> Option<(C, DiscardReason)> {
+        if let Some(reason) = self.sentinel_overdue(now, is_wanted) {
+            let sentinel = self.sentinel.take()?;
+            self.closing += 1;
+            self.idle_limit.on_sentinel_end(now);
+            return Some((sentinel.connection, reason));
+        }
+        loop {
+            let mut idle = self.idle.iter().enumerate();
+            let (place, reason) = idle.find_map(|(place, idle)| {
+                self.overdue(place, idle, now).map(|reason| (place, reason))
             })?;
-        let idle = self.idle.remove(place)?;
-        self.closing += 1;
-        Some((idle.connection, reason))
+            let idle = self.idle.remove(place)?;
+            if reason == DiscardReason::IdleLearned && self.may_stay(&idle, now, is_wanted) {
+                self.sentinel = Some(idle);
+                continue;
+            }
+            self.closing += 1;
+            match reason {
+                DiscardReason::IdleLearned => self.idle_limit.on_retired(now),
+                _ if idle.connection.is_between_exchanges() => {
+                    self.idle_limit.on_survival(idle.age(now), now);
+                }
+                _ => {}
+            }
+            return Some((idle.connection, reason));
+        }
     }
 
     /// Takes out one idle connection that a smaller `size` has made surplus. Called until `None`.
@@ -288,24 +344,37 @@ impl<C: Handle> Books<C> {
         if kept <= self.limits.size {
             return None;
         }
-        let idle = self.idle.pop_front()?;
+        let idle = self.sentinel.take().or_else(|| self.idle.pop_front())?;
         self.closing += 1;
         Some(idle.connection)
     }
 
     /// When [`Books::expire`] next has something to say.
     pub fn next_expiry(&self) -> Option<Instant> {
-        let lifetime = self
-            .idle
-            .iter()
-            .filter_map(|idle| idle.connection.retire_at())
-            .min();
         let idle = self
             .limits
             .idle_timeout
             .filter(|_| self.idle.len() > self.limits.min_idle)
             .and_then(|timeout| Some(self.idle.front()?.since + timeout));
-        [lifetime, idle].into_iter().flatten().min()
+        let others = self.idle.iter().flat_map(|idle| {
+            let served_out = self
+                .service_limit(&idle.connection)
+                .map(|it| idle.since + it);
+            [idle.connection.retire_at(), served_out]
+        });
+        let sentinel = self.sentinel.iter().flat_map(|it| {
+            let ages = [self.idle_limit.outlived_at(), self.limits.idle_timeout];
+            let ages = ages.map(|age| age.map(|age| it.since + age));
+            [it.connection.retire_at(), ages[0], ages[1]]
+        });
+        others.chain(sentinel).chain([idle]).flatten().min()
+    }
+
+    /// How long this connection may be idle at most: by its service, as far as that is known, and by
+    /// `idle_timeout`.
+    pub fn idle_max(&self, connection: &C) -> Option<Duration> {
+        let ages = [self.service_limit(connection), self.limits.idle_timeout];
+        ages.into_iter().flatten().min()
     }
 
     /// Panics where the books are wrong. `before` are the slots taken before the last operation.
@@ -319,13 +388,86 @@ impl<C: Handle> Books<C> {
         assert!(self.connecting <= occupied);
     }
 
-    fn oldest_is_overdue(&self, now: Instant) -> bool {
-        self.idle.len() > self.limits.min_idle
-            && self.limits.idle_timeout.is_some_and(|timeout| {
-                self.idle
-                    .front()
-                    .is_some_and(|idle| idle.since + timeout <= now)
-            })
+    /// Puts a connection among the idle ones.
+    fn keep(&mut self, connection: C, now: Instant) {
+        let since = connection.idle_since().unwrap_or(now);
+        // One that comes back unused goes to where it was.
+        let place = match self.idle.back() {
+            Some(last) if last.since > since => self.idle.partition_point(|it| it.since <= since),
+            _ => self.idle.len(),
+        };
+        self.idle.insert(place, Idle { connection, since });
+    }
+
+    /// How long the service lets this connection be idle, less a margin, as far as that is known.
+    fn service_limit(&self, connection: &C) -> Option<Duration> {
+        if !self.limits.learn_idle_timeout || !connection.is_between_exchanges() {
+            return None;
+        }
+        let learned = self.idle_limit.retirement();
+        [learned, connection.idle_max()].into_iter().flatten().min()
+    }
+
+    /// Whether the service is about to close it, or may have done so.
+    fn is_served_out(&self, idle: &Idle<C>, now: Instant) -> bool {
+        self.service_limit(&idle.connection)
+            .is_some_and(|limit| idle.age(now) >= limit)
+    }
+
+    fn overdue(&self, place: usize, idle: &Idle<C>, now: Instant) -> Option<DiscardReason> {
+        let spared = place > 0 || self.idle.len() <= self.limits.min_idle;
+        let is_over = |limit: Option<Duration>| limit.is_some_and(|it| idle.age(now) >= it);
+        if idle.connection.retire_at().is_some_and(|at| at <= now) {
+            Some(DiscardReason::MaxLifetime)
+        } else if !spared && is_over(self.limits.idle_timeout) {
+            Some(DiscardReason::IdleTimeout)
+        } else {
+            self.is_served_out(idle, now)
+                .then_some(DiscardReason::IdleLearned)
+        }
+    }
+
+    /// Whether a connection that is about to retire may become the sentinel: nobody misses its slot.
+    fn may_stay(&self, idle: &Idle<C>, now: Instant, is_wanted: bool) -> bool {
+        let is_announced = idle
+            .connection
+            .idle_max()
+            .is_some_and(|it| idle.age(now) >= it);
+        // It is out of the idle ones already, and still takes its slot.
+        let is_spare = (self.occupied() + 1) * 2 <= self.limits.size;
+        !is_wanted
+            && !is_announced
+            && is_spare
+            && self.sentinel.is_none()
+            && self.idle_limit.may_have_sentinel(idle.age(now), now)
+    }
+
+    /// Why the sentinel must go, if so.
+    fn sentinel_overdue(&mut self, now: Instant, is_wanted: bool) -> Option<DiscardReason> {
+        let sentinel = self.sentinel.as_ref()?;
+        let age = sentinel.age(now);
+        if sentinel.connection.retire_at().is_some_and(|at| at <= now) {
+            return Some(DiscardReason::MaxLifetime);
+        }
+        // None: what it was to tell is forgotten.
+        if self.idle_limit.outlived_at().is_none_or(|at| age >= at) {
+            self.idle_limit.on_outlived(now);
+            return Some(DiscardReason::IdleLearned);
+        }
+        if self
+            .limits
+            .idle_timeout
+            .is_some_and(|timeout| age >= timeout)
+        {
+            return Some(DiscardReason::IdleTimeout);
+        }
+        (is_wanted && self.is_full()).then_some(DiscardReason::IdleLearned)
+    }
+}
+
+impl<C> Idle<C> {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 }
 
@@ -367,5 +509,7 @@ impl<C: Handle + Clone> Books<C> {
     }
 }
 
+#[cfg(test)]
+mod idle_tests;
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
     use DiscardReason as R;
     use {Initiator as I, Manner as M, Phase as P};
     let (initiator, phase, manner) = match reason {
-        R::IdleTimeout => (I::Millpond, P::Idle, M::Timeout),
+        R::IdleTimeout | R::IdleLearned => (I::Millpond, P::Idle, M::Timeout),
         R::MaxLifetime | R::MaxExchanges | R::PoolShrunk => (I::Millpond, P::Idle, M::Limit),
         R::KeyNeeded => (I::Millpond, P::Idle, M::Fin),
         R::EndpointRemoved | R::Flushed | R::Drain => (I::Operator, P::Idle, M::Fin),

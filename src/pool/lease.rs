@@ -64,6 +64,8 @@ impl Lease {
         if let Some(mut connection) = self.connection.take() {
             connection.exchanges += 1;
             connection.session = None;
+            connection.idle_since = now;
+            connection.idle_until = now;
             self.home.take_back(connection, now);
         }
     }

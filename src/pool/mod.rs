@@ -1,6 +1,7 @@
 //! The connections to one endpoint: who holds which, and how one begins and ends.
 //!
-//! [`books`](core) keeps exact account of every slot, [`wait_queue`] of who waits; both are pure.
+//! [`books`](core) keeps exact account of every slot, [`wait_queue`] of who waits, [`idle_limit`] of how
+//! long the endpoint keeps an idle connection; all three are pure.
 //! [`connect`] opens a connection, a [`Lease`] lends it, [`ending`] says how it ended. Not here: which
 //! endpoint is chosen, and who is lent what (see `upstream`): a pool knows an address, not the group
 //! it serves.
@@ -9,6 +10,7 @@ pub mod connect;
 pub mod connection;
 pub mod core;
 pub mod ending;
+pub mod idle_limit;
 pub mod lease;
 pub mod wait_queue;
 

@@ -11,6 +11,8 @@
 pub mod frames;
 pub mod http;
 
+use std::time::Duration;
+
 /// One direction of one exchange.
 pub trait Framer {
     /// Why bytes are refused.
@@ -45,6 +47,11 @@ pub trait Reply: Framer {
     /// Whether it says that no request came in time, which a service says when it closes an idle
     /// connection, and which is no answer to a request that it did not wait for.
     fn says_idle_for_too_long(&self) -> bool;
+
+    /// For how long the service says that it keeps its connection while that is idle.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether the client's connection is closed after this response, which the response says where
     /// the protocol has words for it. Heeded until the final head is framed.

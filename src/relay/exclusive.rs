@@ -449,6 +449,8 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         } else if !self.response.framer.allows_reuse() {
             lease.discard(DiscardReason::ServiceClose, Seen::Open);
         } else {
+            let announced = self.response.framer.idle_timeout();
+            lease.connection_mut().set_announced(announced);
             lease.release(self.moved_at);
         }
     }

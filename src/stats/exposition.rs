@@ -151,6 +151,9 @@ fn gather_endpoint(families: &mut Families, name: &str, endpoint: &EndpointCensu
     families.count(&table::POOL_SIZE, &[name, address], endpoint.size as u64);
     let failures = u64::from(endpoint.failures);
     families.count(&table::CONNECT_FAILURES, &[name, address], failures);
+    let learned = endpoint.learned_idle_timeout.unwrap_or_default();
+    let labels = [name, address];
+    families.number(&table::LEARNED_IDLE_TIMEOUT, &labels, learned.as_secs_f64());
 }
 
 /// A listener's or an upstream's name, and on which side it stands.

@@ -66,6 +66,7 @@ reasons! {
     /// Why an upstream connection was taken out of the pool.
     DiscardReason {
         IdleTimeout => "idle_timeout": "Idle for longer than `idle_timeout`.",
+        IdleLearned => "idle_learned": "Idle for nearly as long as its service keeps it, as that has announced or its closes have shown.",
         MaxLifetime => "max_lifetime": "Older than `max_lifetime`.",
         MaxExchanges => "max_exchanges": "It has carried `max_exchanges` exchanges.",
         PoolShrunk => "pool_shrunk": "`size` was made smaller.",

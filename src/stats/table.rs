@@ -88,6 +88,8 @@ metrics! {
         "Connections that the pool holds now, by state.";
     POOL_SIZE = Gauge "millpond_pool_size" ["upstream", "endpoint"] "":
         "Connections that the pool may hold.";
+    LEARNED_IDLE_TIMEOUT = Gauge "millpond_learned_idle_timeout_seconds" ["upstream", "endpoint"] "seconds":
+        "How long the endpoint keeps idle connections, as learned from its closes; 0 while nothing is learned.";
     POOL_WAITERS = Gauge "millpond_pool_waiters" ["upstream"] "":
         "Sessions that wait for a connection now.";
     POOL_WAITS = Counter "millpond_pool_waits_total" ["upstream", "outcome"] "":

@@ -346,7 +346,7 @@ rows! {
             "Retired in order.",
             "Nothing; `discards` names the reason.";
         Millpond Idle Timeout ordinary:
-            "Retired after `idle_timeout`.",
+            "Retired after `idle_timeout`, or shortly before the service would have closed it.",
             "Nothing.";
         Millpond Idle Limit ordinary:
             "Retired at `max_lifetime` or `max_exchanges`, or because `size` was made smaller.",

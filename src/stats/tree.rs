@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
@@ -111,6 +111,16 @@ pub struct EndpointCensus {
     pub closing: usize,
     /// Failed connects in a row; 0 while it is well.
     pub failures: u32,
+    /// How long its service keeps an idle connection, as learned; null while nothing is.
+    #[serde(rename = "learned_idle_timeout_ms", serialize_with = "milliseconds")]
+    pub learned_idle_timeout: Option<Duration>,
+    /// How many closes that rests on.
+    pub learned_from_closes: usize,
+}
+
+fn milliseconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    let milliseconds = value.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+    milliseconds.serialize(serializer)
 }
 
 /// What is counted for the process itself.

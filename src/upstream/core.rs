@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 mod connects;
+mod time;
 
 use super::balance::{Candidate, least_loaded};
 use super::health::{Backoff, Health};
@@ -134,7 +135,7 @@ impl<C: Handle, W> Core<C, W> {
         if self.is_draining {
             return Answer::Draining;
         }
-        if !fresh && let Some((place, connection)) = self.lend(key) {
+        if !fresh && let Some((place, connection)) = self.lend(key, now) {
             if self.endpoints.len() > 1 {
                 self.even_out(place, key, now, actions);
             }
@@ -143,6 +144,8 @@ impl<C: Handle, W> Core<C, W> {
             }
             return Answer::Lent(connection);
         }
+        // What its service is about to close takes slots until it is out.
+        self.expire(now, true, actions);
         if self.queue.len() >= self.rules.wait_queue + self.within_reach(now) {
             return Answer::QueueFull;
         }
@@ -213,9 +216,15 @@ impl<C: Handle, W> Core<C, W> {
         self.pump(now, actions);
     }
 
-    /// An idle connection is not what it was: takes it out for its end. `None` if it is not idle.
-    pub fn retire_idle(&mut self, id: EndpointId, connection: u64) -> Option<C> {
-        self.endpoint(id)?.books.retire_idle(connection)
+    /// An idle connection is not what it was: takes it out for its end, and says how long it was
+    /// idle. `None` if it is not idle.
+    pub fn retire_idle(
+        &mut self,
+        id: EndpointId,
+        connection: u64,
+        now: Instant,
+    ) -> Option<(C, Duration)> {
+        self.endpoint(id)?.books.retire_idle(connection, now)
     }
 
     /// The endpoint accepts connections and closes them at once: it rests like one that refuses.
@@ -313,40 +322,6 @@ impl<C: Handle, W> Core<C, W> {
         }
     }
 
-    /// What time brings: deadlines, expiry, trials after a rest, warmth.
-    pub fn tick(&mut self, now: Instant, actions: &mut Actions<C, W>) {
-        while let Some(waiter) = self.queue.take_oldest(|waiter| waiter.deadline <= now) {
-            actions.push_back(Action::Refuse(waiter, Refused::TimedOut));
-        }
-        for endpoint in &mut self.endpoints {
-            while let Some((connection, reason)) = endpoint.books.expire(now) {
-                actions.push_back(Action::Retire(endpoint.id, connection, reason));
-            }
-        }
-        self.pump(now, actions);
-    }
-
-    /// When [`Core::tick`] next has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        if self.is_draining {
-            return None;
-        }
-        let wants_connects = !self.queue.is_empty();
-        let endpoints = self.endpoints.iter().filter(|it| !it.is_removed);
-        let trials = endpoints
-            .clone()
-            .filter(|it| it.books.can_connect())
-            .filter(|it| wants_connects || it.books.wants_warmth())
-            .filter_map(|it| it.health.next_trial());
-        let expiry = endpoints.filter_map(|it| it.books.next_expiry());
-        self.queue
-            .next_deadline()
-            .into_iter()
-            .chain(trials)
-            .chain(expiry)
-            .min()
-    }
-
     /// Other limits for the group from now on.
     pub fn set_rules(&mut self, rules: GroupRules) {
         self.rules = rules;
@@ -435,19 +410,19 @@ impl<C: Handle, W> Core<C, W> {
             .map(|it| (it.id, &it.books, it.health.failures()))
     }
 
-    fn lend(&mut self, key: PoolKey) -> Option<(usize, C)> {
+    fn lend(&mut self, key: PoolKey, now: Instant) -> Option<(usize, C)> {
         if let [only] = self.endpoints.as_mut_slice() {
             return if only.is_removed {
                 None
             } else {
-                Some((0, only.books.lend(key)?))
+                Some((0, only.books.lend(key, now)?))
             };
         }
         let candidates = self
             .endpoints
             .iter()
             .enumerate()
-            .filter(|(_, it)| !it.is_removed && it.books.has_idle(key))
+            .filter(|(_, it)| !it.is_removed && it.books.has_idle(key, now))
             .map(|(place, it)| Candidate {
                 place,
                 load: it.books.load(),
@@ -455,7 +430,7 @@ impl<C: Handle, W> Core<C, W> {
             });
         let place = least_loaded(candidates, self.turn, self.endpoints.len())?;
         self.turn = self.turn.wrapping_add(1);
-        Some((place, self.endpoints[place].books.lend(key)?))
+        Some((place, self.endpoints[place].books.lend(key, now)?))
     }
 
     /// How many waiters need only a connect: those are not what `wait_queue` bounds.

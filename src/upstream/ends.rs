@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lesson::Lesson;
 use super::{Actions, Upstream};
 use crate::close::linger::{self, Bounds};
 use crate::close::{Phase, Side, Termination, reset};
@@ -166,7 +167,7 @@ impl Ended {
         let is_idle = termination.phase == Phase::Idle;
         let idle_until = match is_idle {
             true => clock::now(),
-            false => connection.lent_at,
+            false => connection.idle_until,
         };
         let ended = Self {
             connection: connection.id,
@@ -178,7 +179,7 @@ impl Ended {
             termination,
             exchange: connection.exchanges + u64::from(!is_idle),
             opened_at: connection.opened_at,
-            idle: idle_until.saturating_duration_since(connection.free_since),
+            idle: idle_until.saturating_duration_since(connection.idle_since),
             watch: connection.watch,
             dropped_bytes: connection.dropped_bytes,
         };
@@ -188,8 +189,6 @@ impl Ended {
 
 impl Home for Upstream {
     fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
-        connection.free_since = now;
-        connection.lent_at = now;
         let mut actions = Actions::new();
         let mut state = self.lock();
         if state.flushed_at.is_some_and(|at| connection.opened_at < at) {
@@ -198,10 +197,14 @@ impl Home for Upstream {
         }
         // Looked at under the lock, so that what arrives from now on finds it among the idle.
         if let Some(reason) = connection.look().stale() {
+            connection.idle_until = now;
             drop(state);
             return self.take_discarded(connection, reason, seen_when(reason));
         }
-        let expiry = [state.shape.idle_expiry(now), connection.retire_at];
+        let idle_expiry = state
+            .core
+            .idle_expiry(connection.endpoint, &connection, now);
+        let expiry = [idle_expiry, connection.retire_at];
         if let Some(expiry) = expiry.into_iter().flatten().min() {
             self.hasten_keeper(&mut state, expiry);
         }
@@ -215,6 +218,12 @@ impl Home for Upstream {
     fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen) {
         let mut actions = Actions::new();
         let endpoint = connection.endpoint;
+        let now = clock::now();
+        if let Some(lesson) = Lesson::of(&connection, reason) {
+            let mut state = self.lock();
+            state.core.learn(lesson, now);
+            self.hasten_to_next(&mut state);
+        }
         let seen = match seen {
             Seen::PeerFin if linger::is_unanswered(&connection.transport) => {
                 Seen::PeerFinUnanswered
@@ -222,17 +231,13 @@ impl Home for Upstream {
             seen => seen,
         };
         if seen.is_awaited() {
-            self.lock()
-                .core
-                .discard(endpoint, true, clock::now(), &mut actions);
+            self.lock().core.discard(endpoint, true, now, &mut actions);
             self.end(*connection, reason, seen);
         } else {
             // The socket goes first, so that the service never sees one more than `size`.
             self.end(*connection, reason, seen);
             let mut state = self.lock();
-            state
-                .core
-                .discard(endpoint, false, clock::now(), &mut actions);
+            state.core.discard(endpoint, false, now, &mut actions);
             self.hasten_to_next(&mut state);
             drop(state);
             self.settled.notify_waiters();

@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::ends::seen_when;
+use super::lesson::Lesson;
 use super::{Actions, Upstream};
 use crate::pool::EndpointId;
 use crate::sys::clock;
@@ -54,27 +55,28 @@ impl Upstream {
             else {
                 continue;
             };
-            let connection = state.core.retire_idle(endpoint, id);
             let now = clock::now();
-            if connection
-                .as_ref()
-                .is_some_and(|it| it.exchanges == 0 && now - it.opened_at < YOUNG)
-            {
+            let Some((mut connection, age)) = state.core.retire_idle(endpoint, id, now) else {
+                continue;
+            };
+            connection.idle_until = connection.idle_since + age;
+            if let Some(lesson) = Lesson::of(&connection, reason) {
+                state.core.learn(lesson, now);
+            }
+            if connection.exchanges == 0 && now - connection.opened_at < YOUNG {
                 state.core.died_young(endpoint, now);
             }
             drop(state);
-            if let Some(connection) = connection {
-                let seen = seen_when(reason);
-                self.end(*connection, reason, seen);
-                if !seen.is_awaited() {
-                    self.free_slot(endpoint);
-                }
+            let seen = seen_when(reason);
+            self.end(*connection, reason, seen);
+            if !seen.is_awaited() {
+                self.free_slot(endpoint);
             }
         }
     }
 
     /// Brings the time to the core, and takes its next deadline.
-    fn tick(&self) -> Option<std::time::Instant> {
+    fn tick(&self) -> Option<Instant> {
         let now = clock::now();
         let mut actions = Actions::new();
         let mut state = self.lock();

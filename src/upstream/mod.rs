@@ -11,6 +11,7 @@ pub mod core;
 mod ends;
 pub mod health;
 mod keeper;
+mod lesson;
 mod reshape;
 mod wait;
 
@@ -173,15 +174,15 @@ impl Upstream {
             drop(state);
             self.perform(actions);
             match (answer, receiver) {
-                (Answer::Lent(mut connection), _) => match connection.look().stale() {
-                    None => {
+                (Answer::Lent(mut connection), _) => {
+                    connection.idle_until = now;
+                    let Some(reason) = connection.look().stale() else {
                         connection.was_idle = true;
-                        connection.lent_at = now;
                         self.stats.lent.increment();
                         return Ok(Acquired::Lease(self.lease(connection)));
-                    }
-                    Some(reason) => self.take_discarded(connection, reason, seen_when(reason)),
-                },
+                    };
+                    self.take_discarded(connection, reason, seen_when(reason));
+                }
                 (Answer::Waits(ticket), Some(receiver)) => {
                     return Ok(Acquired::Wait(Wait::new(
                         Arc::clone(self),
@@ -334,8 +335,9 @@ impl Upstream {
                     opened_at: now,
                     retire_at: dialling.max_lifetime.map(|it| now + jittered(it, chance)),
                     exchanges: 0,
-                    free_since: now,
-                    lent_at: now,
+                    idle_since: now,
+                    idle_until: now,
+                    idle_max: None,
                     session: None,
                     watch,
                     dropped_bytes: 0,
@@ -414,6 +416,8 @@ impl PoolCensus for Upstream {
                 shared: books.shared(),
                 closing: books.closing(),
                 failures,
+                learned_idle_timeout: books.learned().map(|it| it.timeout),
+                learned_from_closes: books.learned().map_or(0, |it| it.closes),
             });
         UpstreamCensus {
             waiters: state.core.waiters(),

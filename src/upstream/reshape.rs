@@ -93,11 +93,6 @@ impl Shape {
         }
     }
 
-    /// When a connection that becomes idle now has been idle for too long.
-    pub(super) fn idle_expiry(&self, now: Instant) -> Option<Instant> {
-        self.settings.pool.idle_timeout.map(|timeout| now + timeout)
-    }
-
     pub(super) fn dialling(&self, id: EndpointId) -> Option<Dialling> {
         let endpoint = self.endpoints.iter().find(|it| it.id == id)?;
         Some(Dialling {
@@ -153,6 +148,7 @@ impl Upstream {
             size: pool.size,
             min_idle: pool.min_idle,
             idle_timeout: pool.idle_timeout,
+            learn_idle_timeout: settings.learn_idle_timeout,
             max_exchanges: pool.max_exchanges,
             connect_parallel: pool.connect_parallel,
         };

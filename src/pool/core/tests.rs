@@ -31,6 +31,7 @@ fn books(size: usize) -> Books<Connection> {
         size,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: size,
     })

@@ -15,6 +15,8 @@
 //!
 //! Invariant: a response has no end other than one that its service and its client both see.
 
+use std::time::Duration;
+
 use super::body::Body;
 use super::chunk::Chunked;
 use super::fields::{self, Connection, Field, Framing};
@@ -291,6 +293,11 @@ impl Reply for ResponseFramer {
     fn says_idle_for_too_long(&self) -> bool {
         // RFC 9110 section 15.5.9.
         self.facts.is_some_and(|facts| facts.status == 408)
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        let seconds = self.facts?.idle_timeout_s?;
+        Some(Duration::from_secs(seconds.into()))
     }
 
     fn announce_close(&mut self, closes: bool) {

@@ -184,7 +184,7 @@ impl<C: Handle, W> Core<C, W> {
                 && !it.is_removed
                 && it.books.connecting() == 0
                 && it.books.can_connect()
-                && !it.books.has_idle(key)
+                && !it.books.has_idle(key, now)
                 && it.health.may_connect(now)
             {
                 let is_well = it.health == Health::Well;

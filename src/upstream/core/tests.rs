@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::*;
+use crate::pool::idle_limit::Evidence;
 use crate::sys::clock;
+use crate::upstream::lesson::Lesson;
 
 /// A connection as the test sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,7 @@ struct World {
     sizes: HashMap<EndpointId, usize>,
     active: HashSet<EndpointId>,
     occupied: HashMap<EndpointId, usize>,
+    retired_for: HashSet<DiscardReason>,
     next: u64,
 }
 
@@ -68,6 +71,7 @@ fn rules(random: &mut Random) -> EndpointRules {
             size,
             min_idle: random.below(size.min(3)),
             idle_timeout: Some(Duration::from_secs(5)),
+            learn_idle_timeout: true,
             max_exchanges: (random.below(2) == 0).then_some(7),
             connect_parallel: 1 + random.below(3),
         },
@@ -96,6 +100,7 @@ impl World {
             sizes: HashMap::new(),
             active: HashSet::new(),
             occupied: HashMap::new(),
+            retired_for: HashSet::new(),
             next: 0,
         };
         for n in 0..1 + random.below(3) as u32 {
@@ -139,8 +144,9 @@ impl World {
                         .remove(&waiter.waiter)
                         .expect("refused somebody who waits");
                 }
-                Action::Retire(endpoint, connection, _) => {
+                Action::Retire(endpoint, connection, reason) => {
                     assert_eq!(endpoint, connection.endpoint);
+                    self.retired_for.insert(reason);
                     self.closing.push(endpoint);
                 }
             }
@@ -177,6 +183,7 @@ impl World {
             84..88 => self.leave(),
             88..94 => {
                 self.now += Duration::from_millis(self.random.below(1500) as u64);
+                self.learn();
                 self.core.tick(self.now, &mut actions);
                 let next = self.core.next_deadline();
                 assert!(
@@ -260,12 +267,30 @@ impl World {
             .map(|it| (it.endpoint, it.id))
             .collect();
         if let Some(&(endpoint, id)) = idle.get(self.random.below(idle.len())) {
-            assert!(self.core.retire_idle(endpoint, id).is_some());
+            assert!(self.core.retire_idle(endpoint, id, self.now).is_some());
             assert!(
-                self.core.retire_idle(endpoint, id).is_none(),
+                self.core.retire_idle(endpoint, id, self.now).is_none(),
                 "it is not idle any more"
             );
             self.core.slot_freed(endpoint, self.now, actions);
+        }
+    }
+
+    /// Every endpoint closes at the same age, mostly.
+    fn learn(&mut self) {
+        let age = match self.random.below(20) {
+            0 => Duration::from_millis(self.random.below(3000) as u64),
+            _ => Duration::from_secs(2),
+        };
+        for n in 0..4 {
+            let lesson = Lesson {
+                endpoint: EndpointId(n),
+                age,
+                evidence: Evidence::Seen,
+            };
+            for _ in 0..3 {
+                self.core.learn(lesson, self.now);
+            }
         }
     }
 
@@ -307,7 +332,7 @@ impl World {
             .collect();
         for (key, fresh) in self.waiting.values().map(|(_, key, fresh)| (*key, *fresh)) {
             if !fresh {
-                let idle = well.iter().any(|it| it.books.has_idle(key));
+                let idle = well.iter().any(|it| it.books.has_idle(key, self.now));
                 assert!(!idle, "somebody waits for what is idle");
             }
         }
@@ -339,6 +364,7 @@ fn random_operations_keep_the_books_exact() {
         .ok()
         .and_then(|it| it.parse().ok())
         .unwrap_or(400);
+    let mut retired_for = HashSet::new();
     for seed in 1..=seeds {
         let ran = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -346,8 +372,16 @@ fn random_operations_keep_the_books_exact() {
                 world.step();
                 world.check();
             }
+            world.retired_for
         });
-        assert!(ran.is_ok(), "seed {seed}");
+        let Ok(reasons) = ran else {
+            panic!("seed {seed}")
+        };
+        retired_for.extend(reasons);
+    }
+    // The ways that an idle connection has.
+    for reason in [DiscardReason::IdleLearned, DiscardReason::IdleTimeout] {
+        assert!(retired_for.contains(&reason), "{retired_for:?}");
     }
 }
 
@@ -481,6 +515,7 @@ fn a_queue_of_none_still_opens_what_fits_into_the_pool() {
         size: 2,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 1,
     };
@@ -511,6 +546,7 @@ fn a_queue_of_none_finds_an_endpoint_that_came_back() {
         size: 2,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 1,
     };
@@ -549,6 +585,7 @@ fn lent(size: usize, leased: u64) -> (World, Vec<Fake>) {
         size,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 8,
     };
@@ -637,6 +674,7 @@ fn a_connect_that_was_under_way_when_size_shrank_does_not_stay_as_surplus() {
         size: 1,
         min_idle: 0,
         idle_timeout: None,
+        learn_idle_timeout: true,
         max_exchanges: None,
         connect_parallel: 8,
     };

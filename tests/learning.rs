@@ -1,0 +1,332 @@
+//! What millpond learns of a service's idle timeout, and what it does with it.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod support;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::Duration;
+
+use support::client::Client;
+use support::nginx::{Nginx, free_address};
+use support::peer::await_listening;
+use support::process::Process;
+use support::proxy::{Config, Proxy, Snapshot};
+use support::upstream::Service;
+use support::wait;
+
+/// Clients that ask at the same moment.
+const CLIENTS: usize = 8;
+
+/// A service that closes a connection that was silent for so many milliseconds. It answers when all
+/// [`CLIENTS`] have asked, so that each has a connection of its own.
+fn closing_after(timeout_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Service {
+    let together = Barrier::new(CLIENTS);
+    Service::start(move |mut connection| {
+        while connection.request().is_some() {
+            together.wait();
+            connection.reply("whole");
+            let timeout = Duration::from_millis(timeout_ms());
+            if connection.socket.stays_silent(timeout) {
+                return;
+            }
+        }
+    })
+}
+
+/// What is learned of the first endpoint, in milliseconds.
+fn learned_ms(snapshot: &Snapshot) -> Option<u64> {
+    let pointer = "/upstreams/service/endpoints/0/learned_idle_timeout_ms";
+    let learned = snapshot.0.pointer(pointer).expect("it is always shown");
+    assert!(learned.is_null() || learned.is_u64(), "{learned}");
+    learned.as_u64()
+}
+
+/// All clients ask, and the connections are idle until they end.
+fn wave(proxy: &Proxy, clients: &mut [Client]) {
+    std::thread::scope(|scope| {
+        for client in clients {
+            scope.spawn(|| assert_eq!(client.get("/").status(), 200));
+        }
+    });
+    proxy.wait_until("nothing is idle any more", |now| now.endpoint("idle") == 0);
+}
+
+fn clients(proxy: &Proxy) -> Vec<Client> {
+    (0..CLIENTS).map(|_| proxy.client()).collect()
+}
+
+/// The sample of the first endpoint's learned idle timeout.
+fn metric(proxy: &Proxy) -> f64 {
+    let metrics = proxy.metrics();
+    let name = "millpond_learned_idle_timeout_seconds{";
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn an_idle_timeout_is_learned_shown_and_kept_within() {
+    let service = closing_after(|| 200);
+    let proxy = Config::to(service.address()).start();
+    let mut clients = clients(&proxy);
+    assert_eq!((learned_ms(&proxy.snapshot()), metric(&proxy)), (None, 0.0));
+    while learned_ms(&proxy.snapshot()).is_none() {
+        wave(&proxy, &mut clients);
+        let closes = proxy.snapshot().upstream("discards/idle_fin");
+        assert!(closes <= 120, "{closes} closes have taught nothing");
+    }
+    let now = proxy.snapshot();
+    let learned = learned_ms(&now).unwrap();
+    assert!((180..=220).contains(&learned), "{learned} ms");
+    assert!((36..=40).contains(&now.endpoint("learned_from_closes")));
+    assert_eq!((metric(&proxy) * 1000.0) as u64, learned);
+    let (_, page) = proxy.admin("GET", "/");
+    assert!(page.contains(&format!("{learned} ms")), "{page}");
+    // From now on millpond closes first, all but one that it watches.
+    let retired = now.upstream("discards/idle_learned");
+    wave(&proxy, &mut clients);
+    let now = proxy.snapshot();
+    assert!(now.upstream("discards/idle_learned") - retired >= 4);
+    let ends = ["initiator=millpond", "phase=idle", "manner=timeout"];
+    assert!(now.connection_ends(&ends) >= 4);
+    drop(clients);
+    proxy.finish();
+}
+
+#[test]
+fn nothing_is_learned_of_random_closes_nor_where_that_is_off() {
+    let random = closing_after(|| fastrand::u64(5..100));
+    let fixed = closing_after(|| 50);
+    for (service, off) in [(&random, ""), (&fixed, "learn_idle_timeout = false")] {
+        let proxy = Config::to(service.address()).upstream(off).start();
+        let mut clients = clients(&proxy);
+        let mut closes = 0;
+        while closes < 150 {
+            wave(&proxy, &mut clients);
+            let now = proxy.snapshot();
+            assert_eq!(learned_ms(&now), None);
+            assert_eq!(now.upstream("discards/idle_learned"), 0);
+            closes = now.upstream("discards/idle_fin");
+        }
+        drop(clients);
+        proxy.finish();
+    }
+}
+
+/// A service that keeps its connections, whatever it announces.
+fn announcing(seconds: u32) -> Service {
+    Service::start(move |mut connection| {
+        while connection.request().is_some() {
+            connection.write(format!(
+                "HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=100\r\nContent-Length: 0\r\n\r\n"
+            ));
+        }
+    })
+}
+
+#[test]
+fn an_announced_timeout_holds_at_once() {
+    for min_idle in [0, 1] {
+        let service = announcing(1);
+        let proxy = Config::to(service.address())
+            .pool(&format!("min_idle = {min_idle}"))
+            .start();
+        proxy.wait_until("it is warm", |now| now.endpoint("idle") == min_idle);
+        let began = wait::now();
+        assert_eq!(proxy.client().get("/").status(), 200);
+        proxy.wait_upstream("discards/idle_learned", 1);
+        let idle = wait::now() - began;
+        assert!(idle >= Duration::from_millis(890), "{idle:?}");
+        assert!(idle < Duration::from_millis(1800), "{idle:?}");
+        proxy.wait_until("it is warm again", |now| now.endpoint("idle") == min_idle);
+        assert_eq!(
+            learned_ms(&proxy.snapshot()),
+            None,
+            "it is said, not learned"
+        );
+        proxy.finish();
+    }
+}
+
+#[test]
+fn an_announced_timeout_holds_for_its_connection_until_another_is_announced() {
+    let service = Service::start(|mut connection| {
+        for timeout in ["Keep-Alive: timeout=1\r\n", "", "Keep-Alive: timeout=0\r\n"] {
+            if connection.request().is_none() {
+                return;
+            }
+            connection.write(format!(
+                "HTTP/1.1 200 OK\r\n{timeout}Content-Length: 0\r\n\r\n"
+            ));
+        }
+        connection.wait_for_end();
+    });
+    let proxy = Config::to(service.address()).start();
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    let what = "what announces nothing is kept";
+    wait::throughout(Duration::from_millis(1100), what, || {
+        proxy.snapshot().endpoint("idle") == 1
+    });
+    assert_eq!(client.get("/").status(), 200);
+    proxy.wait_upstream("discards/idle_learned", 1);
+    drop(client);
+    assert_eq!(service.accepted(), 1);
+    proxy.finish();
+}
+
+/// An event loop that closes a connection 20 ms after its last answer.
+const EVENT_LOOP: &str = r"
+import asyncio, sys
+
+class Service(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.timer, self.held = transport, None, b''
+
+    def data_received(self, data):
+        if self.timer:
+            self.timer.cancel()
+        self.held += data
+        while self.held.endswith(b'body') and self.held:
+            self.held = b''
+            self.transport.write(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+            self.timer = asyncio.get_running_loop().call_later(0.02, self.transport.close)
+
+    def connection_lost(self, error):
+        if self.timer:
+            self.timer.cancel()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Service, '127.0.0.1', int(sys.argv[1]), backlog=1024)
+    await server.serve_forever()
+
+asyncio.run(main())
+";
+
+/// What a storm of POSTs saw after the first fifty closes.
+#[derive(Debug)]
+struct Storm {
+    connects: u64,
+    lost_races: u64,
+    refused: u64,
+}
+
+/// Forty clients pause for 16 to 24 ms between POSTs to a service that closes after 20.
+fn storm(endpoint: &str, learn: bool) -> Storm {
+    let proxy = Config::to(endpoint)
+        .upstream(&format!("learn_idle_timeout = {learn}"))
+        .start();
+    let (address, ended) = (proxy.address(), wait::Flag::default());
+    let refused = AtomicU64::new(0);
+    let [before, after] = std::thread::scope(|scope| {
+        let _ends = ended.raise_at_end();
+        for seed in 0..40 {
+            let (ended, refused) = (&ended, &refused);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut client = Client::dial(address);
+                while !ended.is_raised() {
+                    let status = client.post("/", b"body").status();
+                    assert!([200, 502].contains(&status), "{status}");
+                    refused.fetch_add(u64::from(status == 502), Ordering::Relaxed);
+                    wait::pace(Duration::from_micros(random.u64(16_000..24_000)));
+                }
+            });
+        }
+        let before = proxy.wait_until("fifty closes", |now| {
+            let closes = ["idle_fin", "idle_reset", "lost_race"];
+            let closes = closes.map(|it| now.upstream(&format!("discards/{it}")));
+            closes.iter().sum::<u64>() >= 50 && (!learn || learned_ms(now).is_some())
+        });
+        refused.store(0, Ordering::Relaxed);
+        let exchanges = before.upstream("exchanges/completed") + 4000;
+        let after = proxy.wait_until("4000 exchanges more", |now| {
+            now.upstream("exchanges/completed") >= exchanges
+        });
+        [before, after]
+    });
+    let grown = |name: &str| after.upstream(name) - before.upstream(name);
+    let storm = Storm {
+        connects: grown("connections/opened"),
+        lost_races: grown("discards/lost_race"),
+        refused: refused.into_inner(),
+    };
+    if learn {
+        let learned = learned_ms(&after).unwrap();
+        assert!((15..=24).contains(&learned), "{learned} ms: {storm:?}");
+    }
+    proxy.finish();
+    storm
+}
+
+/// Holds a pool that learns against one that does not. A host that stops for some milliseconds can
+/// lose any race, and brings the clients into step just around the timeout: one calm storm is enough.
+fn learning_pays(endpoint: &str) {
+    // One storm at a time: milliseconds matter.
+    static STORM: Mutex<()> = Mutex::new(());
+    let _storm = STORM.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut storms = Vec::new();
+    let is_calm = (0..4).any(|_| {
+        // At the same time, so that what else the host does is the same for both.
+        let [without, with] = std::thread::scope(|scope| {
+            let storms = [false, true].map(|learn| scope.spawn(move || storm(endpoint, learn)));
+            storms.map(|storm| storm.join().unwrap())
+        });
+        let spares_races = with.lost_races <= 1 && with.refused <= 1;
+        let spares_connects = with.connects <= (without.connects + 20) * 3 / 2;
+        storms.push([without, with]);
+        spares_races && spares_connects
+    });
+    assert!(is_calm, "{storms:#?}");
+}
+
+#[test]
+fn learning_spares_the_races_with_nginx_and_few_connections() {
+    let server =
+        "keepalive_timeout 20ms; keepalive_requests 1000000; location / { return 200 ok; }";
+    let nginx = Nginx::start("127.0.0.1", server);
+    learning_pays(&nginx.address().to_string());
+}
+
+#[test]
+fn learning_spares_the_races_with_an_event_loop_and_few_connections() {
+    let address = free_address("127.0.0.1");
+    let mut command = Command::new("python3");
+    command.args(["-c", EVENT_LOOP, &address.port().to_string()]);
+    let mut service = Process::start(&mut command);
+    await_listening(&mut service, &[address]);
+    learning_pays(&address.to_string());
+}
+
+#[test]
+fn a_timeout_that_changes_is_learned_anew() {
+    let timeout = Arc::new(AtomicU64::new(60));
+    let service = closing_after({
+        let timeout = Arc::clone(&timeout);
+        move || timeout.load(Ordering::SeqCst)
+    });
+    let proxy = Config::to(service.address()).start();
+    let mut clients = clients(&proxy);
+    for new in [60, 120, 30] {
+        timeout.store(new, Ordering::SeqCst);
+        let mut waves = 0;
+        let is_learned = |learned: Option<u64>| {
+            learned.is_some_and(|it| (new * 9 / 10..=new * 12 / 10).contains(&it))
+        };
+        while !is_learned(learned_ms(&proxy.snapshot())) {
+            wave(&proxy, &mut clients);
+            waves += 1;
+            assert!(
+                waves < 60,
+                "{new} ms are not learned: {:?}",
+                learned_ms(&proxy.snapshot())
+            );
+        }
+    }
+    drop(clients);
+    proxy.finish();
+}
