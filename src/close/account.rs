@@ -47,8 +47,10 @@ pub struct Path {
 impl Account {
     /// Of a connection whose end is out of the ordinary: all there is to know.
     pub fn of(transport: &Transport) -> Self {
+        let (mut account, info) = Self::asked(transport);
+        // Asked after it: what comes in between from a peer that goes on sending would be taken for a FIN.
         let unread_bytes = socket::unread_bytes(transport.as_fd()).unwrap_or(0);
-        let (mut account, info) = Self::asked(transport, unread_bytes);
+        account.unread_bytes = unread_bytes;
         account.path = info.map(|info| Path {
             local: local_address(transport),
             round_trip_time: info.round_trip_time,
@@ -61,7 +63,7 @@ impl Account {
     /// Of a connection whose peer has said FIN, as it seems. One question, and all of them only where
     /// that shows something else.
     pub fn in_order(transport: &Transport) -> Self {
-        let (account, info) = Self::asked(transport, 0);
+        let (account, info) = Self::asked(transport);
         let is_in_order = info.is_none_or(|info| peer_end(&info, transport, 0) == PeerEnd::Fin);
         if is_in_order && account.unacknowledged_bytes == 0 {
             return account;
@@ -69,7 +71,7 @@ impl Account {
         Self::of(transport)
     }
 
-    fn asked(transport: &Transport, unread_bytes: u64) -> (Self, Option<TcpInfo>) {
+    fn asked(transport: &Transport) -> (Self, Option<TcpInfo>) {
         let info = transport.is_tcp().then(|| tcp_info(transport.as_fd()).ok());
         let info = info.flatten();
         let written_bytes = transport.written_bytes();
@@ -84,7 +86,7 @@ impl Account {
         let account = Self {
             read_bytes: transport.read_bytes(),
             written_bytes,
-            unread_bytes,
+            unread_bytes: 0,
             unacknowledged_bytes,
             path: None,
         };

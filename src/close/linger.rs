@@ -138,9 +138,19 @@ async fn hear_out(
                 }
             }
             Ok(Err(error)) => return Heard::Error(classify(&error)),
+            // It came just now; a close would answer it with an RST that nobody has decided on.
+            Err(_elapsed) if has_unread(transport) => {
+                if clock::now() >= deadline {
+                    return Heard::TooMuch;
+                }
+            }
             Err(_elapsed) => return Heard::Silence,
         }
     }
+}
+
+fn has_unread(transport: &Transport) -> bool {
+    socket::unread_bytes(transport.as_fd()).is_ok_and(|bytes| bytes > 0)
 }
 
 /// The peer has said FIN before us, as was left to it.
