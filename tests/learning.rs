@@ -1,5 +1,5 @@
 //! What millpond learns of a service's idle timeout, and what it does with it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
 
 mod support;
 
@@ -215,6 +215,12 @@ struct Storm {
     refused: u64,
 }
 
+/// POSTs of a storm: `MILLPOND_RACES`.
+fn races() -> u64 {
+    let asked = std::env::var("MILLPOND_RACES").ok();
+    asked.map_or(4000, |it| it.parse().expect("MILLPOND_RACES is a number"))
+}
+
 /// Forty clients pause for 16 to 24 ms between POSTs to a service that closes after 20.
 fn storm(endpoint: &str, learn: bool) -> Storm {
     let proxy = Config::to(endpoint)
@@ -243,8 +249,9 @@ fn storm(endpoint: &str, learn: bool) -> Storm {
             closes.iter().sum::<u64>() >= 50 && (!learn || learned_ms(now).is_some())
         });
         refused.store(0, Ordering::Relaxed);
-        let exchanges = before.upstream("exchanges/completed") + 4000;
-        let after = proxy.wait_until("4000 exchanges more", |now| {
+        let exchanges = before.upstream("exchanges/completed") + races();
+        let limit = wait::PATIENCE + Duration::from_millis(races());
+        let after = proxy.wait_within(limit, "so many exchanges more", |now| {
             now.upstream("exchanges/completed") >= exchanges
         });
         [before, after]
@@ -281,6 +288,12 @@ fn learning_pays(endpoint: &str) {
         storms.push([without, with]);
         spares_races && spares_connects
     });
+    for [without, with] in &storms {
+        println!(
+            "{} POSTs: without learning {without:?}, with {with:?}",
+            races()
+        );
+    }
     assert!(is_calm, "{storms:#?}");
 }
 

@@ -318,7 +318,14 @@ struct Storm {
 }
 
 const CLIENTS: usize = 40;
-const ROUNDS: usize = 100;
+
+/// POSTs of each client: a share of `MILLPOND_RACES`.
+fn rounds() -> usize {
+    let asked = std::env::var("MILLPOND_RACES").ok();
+    asked.map_or(100, |it| {
+        it.parse::<usize>().expect("MILLPOND_RACES is a number") / CLIENTS
+    })
+}
 
 /// Clients that all send a POST at once, then pause for so many microseconds: about the time after which
 /// the service closes, so that its closes meet their next requests.
@@ -330,7 +337,7 @@ fn storm(address: SocketAddr, pauses: Range<u64>) -> Storm {
             let (storm, barrier, pauses) = (&storm, &barrier, pauses.clone());
             scope.spawn(move || {
                 let mut client = Client::dial(address);
-                for round in 0..ROUNDS {
+                for round in 0..rounds() {
                     let target = format!("/{number}-{round}");
                     let answer = client.post(&target, b"body");
                     let mut storm = storm.lock().unwrap();
@@ -375,7 +382,7 @@ fn expect_executed_once(proxy: &Proxy, storm: &Storm, executed: &[String]) -> u6
     let test = std::thread::current().name().unwrap().to_owned();
     println!(
         "{test}: {} POSTs: {failed} failed, {proven} proven, {} unsent; lost: {}",
-        CLIENTS * ROUNDS,
+        CLIENTS * rounds(),
         now.upstream("retries/unsent"),
         now.0["upstreams"]["service"]["races_lost"],
     );

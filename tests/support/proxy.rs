@@ -290,9 +290,19 @@ impl Proxy {
     }
 
     /// Waits until the statistics say so.
-    pub fn wait_until(&self, what: &str, mut holds: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+    pub fn wait_until(&self, what: &str, holds: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        self.wait_within(wait::PATIENCE, what, holds)
+    }
+
+    /// Waits until the statistics say so, for `limit` at most.
+    pub fn wait_within(
+        &self,
+        limit: std::time::Duration,
+        what: &str,
+        mut holds: impl FnMut(&Snapshot) -> bool,
+    ) -> Snapshot {
         let mut last = None;
-        let deadline = wait::now() + wait::PATIENCE;
+        let deadline = wait::now() + limit;
         loop {
             let snapshot = self.snapshot();
             if holds(&snapshot) {
