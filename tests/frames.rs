@@ -329,7 +329,7 @@ fn a_long_line_is_found_out_when_it_is_too_long_and_costs_its_connection() {
     assert_eq!((rest.as_slice(), end), (b"".as_slice(), End::Fin));
     drop(client);
     proxy.wait_listener("refusals/frame_too_long", 1);
-    proxy.wait_upstream("discards/half_request", 1);
+    proxy.wait_upstream("discards/request_limit", 1);
     proxy.finish();
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::classify::{self, PeerEnd};
+use super::{Manner, Termination};
 use crate::sys::socket;
 use crate::sys::tcp_info::{TcpInfo, tcp_info};
 use crate::transport::Transport;
@@ -29,6 +30,25 @@ pub struct Account {
     pub unacknowledged_bytes: u64,
     /// What TCP measured; `None` on a Unix socket, and where nobody asked.
     pub path: Option<Path>,
+}
+
+/// How much is asked about a connection that ends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Only what the ledger counts.
+    Brief,
+    /// All there is to know: its end will have a record.
+    Full,
+}
+
+impl Detail {
+    /// For an end of which this is known before the connection is closed.
+    pub fn for_end(termination: Termination, lost_bytes: u64) -> Self {
+        match termination.manner == Manner::Truncated || lost_bytes > 0 {
+            true => Self::Full,
+            false => Self::Brief,
+        }
+    }
 }
 
 /// What TCP measured on the way to the peer.
@@ -60,9 +80,12 @@ impl Account {
         account
     }
 
-    /// Of a connection whose peer has said FIN, as it seems. One question, and all of them only where
-    /// that shows something else.
-    pub fn in_order(transport: &Transport) -> Self {
+    /// Of a connection whose peer has said FIN, as it seems. `Brief`: one question, and all of them only
+    /// where that shows something else.
+    pub fn in_order(transport: &Transport, detail: Detail) -> Self {
+        if detail == Detail::Full {
+            return Self::of(transport);
+        }
         let (account, info) = Self::asked(transport);
         let is_in_order = info.is_none_or(|info| peer_end(&info, transport, 0) == PeerEnd::Fin);
         if is_in_order && account.unacknowledged_bytes == 0 {

@@ -16,7 +16,7 @@ use tokio::io::ReadBuf;
 use tokio::time::timeout_at;
 
 use super::ResetCause;
-use super::account::Account;
+use super::account::{Account, Detail};
 use super::classify::{Loss, PeerEnd, loss};
 use super::reset::{self, Aborted, AbortedBy, Delivery};
 use crate::sys::{clock, socket};
@@ -72,7 +72,12 @@ pub enum First {
 
 /// Ends a connection gracefully, from our FIN on if that is still to be said. Returns when the
 /// descriptor is closed.
-pub async fn linger(mut transport: Transport, first: First, bounds: Bounds) -> Report {
+pub async fn linger(
+    mut transport: Transport,
+    first: First,
+    bounds: Bounds,
+    detail: Detail,
+) -> Report {
     let mut dropped_bytes = 0;
     if let First::Peer { patience } = first
         && !transport.has_said_fin()
@@ -95,7 +100,7 @@ pub async fn linger(mut transport: Transport, first: First, bounds: Bounds) -> R
     }
     let deadline = clock::now() + bounds.time;
     match hear_out(&mut transport, deadline, bounds, &mut dropped_bytes).await {
-        Heard::Fin => ended(&transport, dropped_bytes),
+        Heard::Fin => ended(&transport, dropped_bytes, detail),
         Heard::Error(end) => lost(transport, end, dropped_bytes),
         Heard::Silence => lost(transport, Lingered::Silent, dropped_bytes),
         Heard::TooMuch => {
@@ -171,8 +176,13 @@ pub fn is_unanswered(transport: &Transport) -> bool {
 }
 
 /// A lingering close whose peer's FIN was read, or an RST that looks so.
-fn ended(transport: &Transport, dropped_bytes: u64) -> Report {
-    let mut account = Account::in_order(transport);
+fn ended(transport: &Transport, dropped_bytes: u64, detail: Detail) -> Report {
+    let detail = if dropped_bytes > 0 {
+        Detail::Full
+    } else {
+        detail
+    };
+    let mut account = Account::in_order(transport, detail);
     account.unread_bytes += dropped_bytes;
     let end = match account.peer_end() {
         Some(PeerEnd::Broken) => Lingered::ResetReceived,
@@ -203,29 +213,34 @@ fn overstayed(aborted: Aborted, dropped_bytes: u64) -> Report {
 
 /// Answers the peer's FIN with ours and closes at once.
 pub fn answer_fin(transport: Transport) -> Report {
-    let account = Account::of(&transport);
-    drop(transport);
-    let end = match account.peer_end() {
-        Some(PeerEnd::FinThenReset | PeerEnd::Broken) => Lingered::ResetReceived,
-        _ => Lingered::Fin,
-    };
-    Report { end, account }
+    fin_answered(transport, Account::of)
 }
 
 /// Ends a connection whose peer has said FIN: waits, up to `patience`, until its kernel has
 /// acknowledged everything, so that the ledger knows what was lost. Returns when the descriptor is
 /// closed.
-pub async fn deliver(transport: Transport, patience: Duration) -> Report {
+pub async fn deliver(transport: Transport, patience: Duration, detail: Detail) -> Report {
     let end = match reset::delivery(&transport, patience).await {
         Delivery::Complete | Delivery::Overdue => Lingered::Fin,
         Delivery::Reset => Lingered::ResetReceived,
         Delivery::Lost => Lingered::Lost,
     };
-    let account = match end {
-        Lingered::Fin => Account::in_order(&transport),
-        _ => Account::of(&transport),
-    };
+    if end == Lingered::Fin {
+        return fin_answered(transport, |it| Account::in_order(it, detail));
+    }
+    let account = Account::of(&transport);
     drop(transport);
+    Report { end, account }
+}
+
+/// Closes a connection whose peer has said FIN, after which its RST may have come.
+fn fin_answered(transport: Transport, ask: impl FnOnce(&Transport) -> Account) -> Report {
+    let account = ask(&transport);
+    drop(transport);
+    let end = match account.peer_end() {
+        Some(PeerEnd::FinThenReset | PeerEnd::Broken) => Lingered::ResetReceived,
+        _ => Lingered::Fin,
+    };
     Report { end, account }
 }
 

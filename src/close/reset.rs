@@ -32,7 +32,8 @@ pub enum AbortedBy {
     Us,
     /// The peer's, which came before.
     Peer,
-    /// Nobody's: both sides had said FIN, so there was nothing left to reset.
+    /// Nobody's: both sides had said FIN, or the peer had vanished, so there was nothing left to reset;
+    /// or it is a Unix socket, which has none to send unless bytes are unread in it.
     Nobody,
 }
 
@@ -42,8 +43,10 @@ pub fn abort(transport: Transport, _cause: ResetCause) -> Aborted {
     let _ = SockRef::from(&transport).set_linger(Some(Duration::ZERO));
     let account = Account::of(&transport);
     let by = match account.peer_end() {
+        Some(PeerEnd::Broken) if death(&transport) == Some(Delivery::Lost) => AbortedBy::Nobody,
         Some(PeerEnd::Broken | PeerEnd::FinThenReset) => AbortedBy::Peer,
         Some(PeerEnd::Fin) if transport.has_said_fin() => AbortedBy::Nobody,
+        None if !transport.is_tcp() && account.unread_bytes == 0 => AbortedBy::Nobody,
         Some(PeerEnd::Open | PeerEnd::Fin) | None => AbortedBy::Us,
     };
     drop(transport);

@@ -27,22 +27,24 @@ pub struct Options {
     pub user_timeout: Option<Duration>,
 }
 
-/// Connects to `address`, trying all addresses of a name, until `deadline`.
+/// Connects to `address`, trying all addresses of a name, until `deadline`. `watch` follows the last one
+/// that was tried, with success or without.
 pub async fn connect(
     address: &Address,
     options: Options,
     ledger: &Ledger,
+    watch: &mut Watch,
     deadline: Instant,
-) -> Result<(Transport, Watch), ConnectOutcome> {
+) -> Result<Transport, ConnectOutcome> {
     let dialled = async {
         match address {
             Address::Ip(address) => {
-                let dialled = dial(*address, options, ledger).await;
+                let dialled = dial(*address, options, ledger, watch).await;
                 dialled.map_err(|it| outcome(&it))
             }
-            Address::Name(name, port) => dial_name(name, *port, options, ledger).await,
+            Address::Name(name, port) => dial_name(name, *port, options, ledger, watch).await,
             Address::Unix(path) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok((Transport::dialled_unix(stream), Watch::default())),
+                Ok(stream) => Ok(Transport::dialled_unix(stream)),
                 Err(error) => Err(outcome(&error)),
             },
         }
@@ -62,14 +64,15 @@ async fn dial_name(
     port: u16,
     options: Options,
     ledger: &Ledger,
-) -> Result<(Transport, Watch), ConnectOutcome> {
+    watch: &mut Watch,
+) -> Result<Transport, ConnectOutcome> {
     let addresses = lookup_host((name, port)).await.map_err(|error| {
         debug!(name, %error, "name not resolved");
         ConnectOutcome::Unresolved
     })?;
     let mut last = ConnectOutcome::Unresolved;
     for address in addresses {
-        match dial(address, options, ledger).await {
+        match dial(address, options, ledger, watch).await {
             Ok(dialled) => return Ok(dialled),
             Err(error) => last = outcome(&error),
         }
@@ -81,7 +84,8 @@ async fn dial(
     address: SocketAddr,
     options: Options,
     ledger: &Ledger,
-) -> io::Result<(Transport, Watch)> {
+    watch: &mut Watch,
+) -> io::Result<Transport> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -96,10 +100,10 @@ async fn dial(
     if options.user_timeout.is_some() {
         options_of.set_tcp_user_timeout(options.user_timeout)?;
     }
-    let mut watch = ledger.watch(Side::Upstream, socket.as_fd(), address);
+    *watch = ledger.watch(Side::Upstream, socket.as_fd(), address);
     let stream = socket.connect(address).await?;
     watch.connected(stream.as_fd());
-    Ok((Transport::dialled_tcp(stream), watch))
+    Ok(Transport::dialled_tcp(stream))
 }
 
 /// What an error of connect(2) or socket(2) means.

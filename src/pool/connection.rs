@@ -60,6 +60,8 @@ pub struct Connection {
     pub session: Option<Arc<SessionFacts>>,
     /// What the kernel's witness needs to know of it.
     pub watch: Watch,
+    /// A byte of an answer had come when it ended, or it was a tunnel's.
+    pub is_answering: bool,
     /// Bytes read from it that went nowhere, because of its end.
     pub dropped_bytes: u64,
     /// It has been idle, so that the service may have closed it meanwhile.

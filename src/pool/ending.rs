@@ -51,10 +51,19 @@ impl Seen {
     }
 }
 
-/// Who ended a connection that was discarded for `reason`, in which phase and manner.
-pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
+/// Who ended a connection that was discarded for `reason`, in which phase and manner. `is_answering`: a
+/// byte of an answer had come, or it was a tunnel's.
+pub fn termination(reason: DiscardReason, seen: Seen, is_answering: bool) -> Termination {
     use DiscardReason as R;
     use {Initiator as I, Manner as M, Phase as P};
+    let under_way = match is_answering {
+        true => P::Response,
+        false => P::Request,
+    };
+    let given_up = match seen {
+        Seen::MidResponse | Seen::ResetForPeer => M::ResetSent,
+        _ => M::Truncated,
+    };
     let (initiator, phase, manner) = match reason {
         R::IdleTimeout | R::IdleLearned => (I::Millpond, P::Idle, M::Timeout),
         R::MaxLifetime | R::MaxExchanges | R::PoolShrunk => (I::Millpond, P::Idle, M::Limit),
@@ -63,7 +72,7 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
         R::IdleFin => (I::Upstream, P::Idle, M::Fin),
         R::IdleReset => (I::Upstream, P::Idle, M::ResetReceived),
         R::IdleVanished => (I::Kernel, P::Idle, M::Timeout),
-        R::UpstreamVanished => (I::Kernel, P::Response, M::Timeout),
+        R::UpstreamVanished => (I::Kernel, under_way, M::Timeout),
         R::IdleBytes => (I::Upstream, P::Idle, M::Violation),
         R::ServiceClose | R::UntilClose => (I::Upstream, P::Response, M::Fin),
         R::Tunnel | R::SessionEnd | R::ReuseTls | R::ReuseGreeting | R::ReuseUnanswered
@@ -84,16 +93,16 @@ pub fn termination(reason: DiscardReason, seen: Seen) -> Termination {
         R::LostRace | R::NoAnswer if seen.is_fin() => (I::Upstream, P::Request, M::Fin),
         R::LostRace | R::NoAnswer => (I::Upstream, P::Request, M::ResetReceived),
         R::CrossedAnswer => (I::Upstream, P::Request, M::Violation),
-        R::HalfRequest => (I::Millpond, P::Request, M::Fin),
-        R::ClientGone if matches!(seen, Seen::MidResponse | Seen::ResetForPeer) => {
-            (I::Downstream, P::Response, M::ResetSent)
-        }
-        R::ClientGone => (I::Downstream, P::Request, M::Truncated),
-        R::ResponseTimeout => (I::Millpond, P::Request, M::Timeout),
+        R::HalfRequest => (I::Upstream, P::Request, M::Truncated),
+        R::RequestViolation => (I::Downstream, P::Request, M::Violation),
+        R::RequestLimit => (I::Millpond, P::Request, M::Limit),
+        R::ClientGone => (I::Downstream, under_way, given_up),
+        R::ClientVanished => (I::Kernel, under_way, M::ResetSent),
+        R::ClientStalled | R::ResponseTimeout => (I::Millpond, under_way, M::Timeout),
         R::UpstreamFin => (I::Upstream, P::Response, M::Truncated),
         R::UpstreamReset => (I::Upstream, P::Response, M::ResetReceived),
         R::Violation | R::StrayBytes => (I::Upstream, P::Response, M::Violation),
-        R::Cancelled => (I::Operator, P::Response, M::ResetSent),
+        R::Cancelled => (I::Operator, under_way, M::ResetSent),
     };
     Termination {
         initiator,
@@ -141,8 +150,8 @@ pub fn ended(
     }
 }
 
-/// The end of a connect that failed.
-pub fn unconnected(outcome: ConnectOutcome) -> Ending {
+/// The end of a connect that failed. `is_tcp`: who refuses it does so with an RST.
+pub fn unconnected(outcome: ConnectOutcome, is_tcp: bool) -> Ending {
     use {Initiator as I, Manner as M};
     let (initiator, manner) = match outcome {
         ConnectOutcome::Established | ConnectOutcome::Abandoned => (I::Operator, M::Fin),
@@ -154,15 +163,24 @@ pub fn unconnected(outcome: ConnectOutcome) -> Ending {
         | ConnectOutcome::Unresolved
         | ConnectOutcome::Denied => (I::Millpond, M::Refused),
     };
-    Ending::clean(initiator, Phase::Connect, manner)
+    let reset = (outcome == ConnectOutcome::Refused && is_tcp).then_some(ResetSeen {
+        reset: Reset::Received,
+        phase: Phase::Connect,
+    });
+    Ending {
+        reset,
+        ..Ending::clean(initiator, Phase::Connect, manner)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::close::Side;
     use crate::stats::reason::Reason;
-    use crate::stats::termination;
+    use crate::stats::termination as table;
 
     #[test]
     fn every_discard_ends_in_a_documented_termination() {
@@ -177,9 +195,9 @@ mod tests {
             Seen::ResetForPeer,
         ];
         for &reason in DiscardReason::ALL {
-            for seen in all {
-                let ended = termination(reason, seen);
-                let row = termination::find(Side::Upstream, ended);
+            for (seen, is_answering) in all.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+                let ended = termination(reason, seen, is_answering);
+                let row = table::find(Side::Upstream, ended);
                 assert!(
                     row.is_some(),
                     "{reason:?} {seen:?}: {ended:?} stands in no table"
@@ -189,10 +207,33 @@ mod tests {
     }
 
     #[test]
+    fn every_row_of_the_table_is_an_end_of_a_connection() {
+        let discards = DiscardReason::ALL.iter().flat_map(|&reason| {
+            let seen = [Seen::PeerFin, Seen::PeerReset, Seen::MidResponse];
+            let progress = [false, true];
+            let each = seen
+                .into_iter()
+                .flat_map(move |it| progress.map(|is| (it, is)));
+            each.map(move |(seen, is_answering)| termination(reason, seen, is_answering))
+        });
+        let connects = ConnectOutcome::ALL
+            .iter()
+            .map(|&outcome| unconnected(outcome, true).termination);
+        let reached: HashSet<_> = discards.chain(connects).collect();
+        for row in table::reachable(Side::Upstream) {
+            assert!(
+                reached.contains(&row.termination),
+                "{:?} is never reached",
+                row.termination
+            );
+        }
+    }
+
+    #[test]
     fn every_failed_connect_ends_in_a_documented_termination() {
         for &outcome in ConnectOutcome::ALL {
-            let ended = unconnected(outcome).termination;
-            let row = termination::find(Side::Upstream, ended);
+            let ended = unconnected(outcome, true).termination;
+            let row = table::find(Side::Upstream, ended);
             assert!(row.is_some(), "{outcome:?}: {ended:?} stands in no table");
         }
     }

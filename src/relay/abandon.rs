@@ -20,11 +20,16 @@ const ABANDONED_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
     /// Reads and drops up to `bytes_max` of what the service still owes, so that its connection can
-    /// be lent again. Past that, or where the request is not complete: the lease, to be discarded.
-    pub async fn abandon(mut self, bytes_max: u64) -> Option<(Lease, DiscardReason, Seen)> {
+    /// be lent again. Past that, or where the request is not complete: the lease, to be discarded for
+    /// `reason`.
+    pub async fn abandon(
+        mut self,
+        reason: DiscardReason,
+        bytes_max: u64,
+    ) -> Option<(Lease, DiscardReason, Seen)> {
         let deadline = clock::now() + ABANDONED_TIME_MAX;
         let mut left_bytes = bytes_max;
-        let mut found = (DiscardReason::ClientGone, Seen::MidResponse);
+        let mut found = (reason, Seen::MidResponse);
         if self.request_is_sent() {
             poll_fn(|context| self.poll_abandoned(context, &mut left_bytes, deadline, &mut found))
                 .await;
@@ -43,7 +48,7 @@ impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
         found: &mut (DiscardReason, Seen),
     ) -> Poll<()> {
         loop {
-            self.response.outbound.abandon(&mut self.response.inbound);
+            self.drop_held();
             if self.response.then == Then::Boundary {
                 self.settle();
                 return Poll::Ready(());
@@ -72,6 +77,15 @@ impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
             return Poll::Ready(());
         }
         self.client.alarm.poll(context, deadline)
+    }
+
+    /// Drops what is framed for the client, and remembers how much that was: where the connection ends
+    /// after all, it is lost with it.
+    fn drop_held(&mut self) {
+        let response = &mut self.response;
+        let before = response.undelivered_bytes();
+        response.outbound.abandon(&mut response.inbound);
+        response.abandoned_bytes += before - response.undelivered_bytes();
     }
 }
 

@@ -97,9 +97,17 @@ pub(super) struct Response<A> {
     pub(super) then: Then,
     /// A byte of any response has come.
     has_begun: bool,
+    /// Bytes that were read for a client that had left.
+    pub(super) abandoned_bytes: u64,
 }
 
 impl<A> Response<A> {
+    /// Bytes that were read and that the client was not given.
+    pub(super) fn undelivered_bytes(&self) -> u64 {
+        let held_bytes = self.inbound.filled().len() + self.outbound.edited_bytes();
+        self.abandoned_bytes + held_bytes as u64
+    }
+
     /// Bytes behind the boundary.
     fn stray_bytes(&self) -> usize {
         self.inbound.filled().len() - self.outbound.verbatim_bytes()
@@ -125,6 +133,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
             outbound: Outbound::new(0),
             then: Then::More,
             has_begun: false,
+            abandoned_bytes: 0,
         };
         Self {
             client,
@@ -176,8 +185,10 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
     /// came over it and went nowhere is lost with it.
     pub fn into_broken_lease(self) -> Option<Lease> {
         let mut lease = self.lease?;
-        let undelivered = self.response.inbound.filled().len();
-        lease.connection_mut().dropped_bytes += undelivered as u64;
+        let undelivered_bytes = self.response.undelivered_bytes();
+        let connection = lease.connection_mut();
+        connection.dropped_bytes += undelivered_bytes;
+        connection.is_answering = self.response.has_begun;
         Some(lease)
     }
 

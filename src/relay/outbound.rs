@@ -92,6 +92,11 @@ impl Outbound {
         self.verbatim
     }
 
+    /// Edited bytes that are still to be written.
+    pub fn edited_bytes(&self) -> usize {
+        self.edited.len() - self.edited_written
+    }
+
     /// Whether everything framed so far is written.
     pub fn is_flushed(&self) -> bool {
         self.verbatim == 0 && self.edited_written == self.edited.len()

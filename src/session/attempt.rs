@@ -204,9 +204,9 @@ impl Session {
         };
         let mut verdict = Verdict::on(failure, standing(&exchange, was_reused));
         match verdict.lease {
-            Consequence::Abandon => {
+            Consequence::Abandon(reason) => {
                 let bytes_max = rules.upstream_settings.abandon_bytes;
-                if let Some((lease, reason, seen)) = exchange.abandon(bytes_max).await {
+                if let Some((lease, reason, seen)) = exchange.abandon(reason, bytes_max).await {
                     self.discard(lease, reason, seen);
                 }
             }

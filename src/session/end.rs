@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Discarded, Session};
+use crate::close::account::Detail;
 use crate::close::linger::{self, Bounds, First};
 use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination, reset};
 use crate::config::checked::Listener;
@@ -117,7 +118,15 @@ impl Session {
         let pipelined_bytes = client.inbound.filled().len() as u64;
         drop(client.inbound);
         let idle = clock::now().saturating_duration_since(idle_since);
-        let mut ending = close(client.transport, client.has_ended, end, &rules.listener).await;
+        let detail = Detail::for_end(end.termination, pipelined_bytes);
+        let mut ending = close(
+            client.transport,
+            client.has_ended,
+            end,
+            detail,
+            &rules.listener,
+        )
+        .await;
         ending.account.unread_bytes += pipelined_bytes;
         let now = clock::now();
         let ledger = &rules.stats.ledger;
@@ -161,6 +170,7 @@ async fn close(
     transport: Transport,
     has_ended: bool,
     end: SessionEnd,
+    detail: Detail,
     listener: &Listener,
 ) -> Ending {
     let termination = end.termination;
@@ -186,9 +196,9 @@ async fn close(
                 bytes: listener.linger_bytes,
             };
             let report = if has_ended {
-                linger::deliver(transport, listener.linger_time).await
+                linger::deliver(transport, listener.linger_time, detail).await
             } else {
-                linger::linger(transport, first, bounds).await
+                linger::linger(transport, first, bounds, detail).await
             };
             Ending {
                 termination,

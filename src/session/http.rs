@@ -254,6 +254,7 @@ async fn tunnel(session: &mut Session, mut lease: Lease, from_service: Buffer) -
         is_greeted: false,
     };
     session.client.facts.set_phase(Phase::Response);
+    lease.connection_mut().is_answering = true;
     let service = &mut lease.connection_mut().transport;
     let ended = tunnel::run(&mut session.client, service, from_service, rules).await;
     lease.connection_mut().dropped_bytes = ended.undelivered_bytes;

@@ -22,6 +22,7 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
         R::WaitTimeout => (503, "No connection to the service became free in time."),
         R::ConnectFailed => (502, "The service could not be connected to."),
         R::UpstreamDied => (502, "The service closed the connection without an answer."),
+        R::UpstreamVanished => (502, "The service vanished without an answer."),
         R::CrossedAnswer => (502, "The service's connection was not clean."),
         // Frames have no status; what is sent in their place is configured.
         R::FrameTooLong => (413, "The frame is too long."),
@@ -63,6 +64,7 @@ pub(super) fn end(reason: RefusalReason) -> SessionEnd {
         R::Draining => (Initiator::Operator, Phase::Request, Manner::Refused),
         R::ConnectFailed => (Initiator::Upstream, Phase::Queue, Manner::Refused),
         R::UpstreamDied => (Initiator::Upstream, Phase::Request, Manner::Fin),
+        R::UpstreamVanished => (Initiator::Kernel, Phase::Request, Manner::Fin),
         R::BadResponse | R::CrossedAnswer => {
             (Initiator::Upstream, Phase::Request, Manner::Violation)
         }

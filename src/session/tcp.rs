@@ -98,6 +98,7 @@ async fn carry(session: &mut Session, lease: Lease) -> Carried {
         // Once the client has spoken too, it could not be told from an answer.
         is_greeted: look == Look::Bytes,
     };
+    lease.connection_mut().is_answering = true;
     let service = &mut lease.connection_mut().transport;
     let nothing = Buffer::new(0);
     let tunnel::Ended {
@@ -212,7 +213,7 @@ fn put_aside(lease: Lease, found: Look) {
         Look::Quiet | Look::Bytes => (DiscardReason::CrossedAnswer, Seen::Open),
         Look::Fin => (DiscardReason::LostRace, Seen::PeerFin),
         Look::Reset => (DiscardReason::LostRace, Seen::PeerReset),
-        Look::Vanished => (DiscardReason::UpstreamVanished, Seen::PeerVanished),
+        Look::Vanished => (DiscardReason::IdleVanished, Seen::PeerVanished),
     };
     lease.discard(reason, seen);
 }

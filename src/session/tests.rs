@@ -176,7 +176,7 @@ fn a_connection_is_never_kept_after_a_failure() {
     for verdict in failures() {
         assert_ne!(verdict.attempt, Attempt::Done);
         // Read out and perhaps kept: only where it was the client who went.
-        if verdict.lease == Consequence::Abandon {
+        if matches!(verdict.lease, Consequence::Abandon(_)) {
             assert_eq!(verdict.outcome, Some(ExchangeOutcome::Abandoned));
         }
     }
@@ -189,5 +189,5 @@ fn size_of_future<F: Future>(_make: impl Fn(Session) -> F) -> usize {
 #[test]
 fn a_session_stays_small() {
     let bytes = size_of_future(Session::run);
-    assert!(bytes <= 2400, "{bytes}");
+    assert!(bytes <= 2432, "{bytes}");
 }

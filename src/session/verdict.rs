@@ -68,7 +68,7 @@ pub(super) struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consequence {
     /// The rest of the answer is read and dropped, within a bound.
-    Abandon,
+    Abandon(DiscardReason),
     /// It is discarded.
     Discard(DiscardReason, Seen),
 }
@@ -91,7 +91,8 @@ impl Verdict {
         match failure {
             Failure::Client(lost) => Self::on_client(lost, standing),
             Failure::RequestViolation(violation) => {
-                let lease = Consequence::Discard(DiscardReason::HalfRequest, Seen::Open);
+                let refusal = violation.into();
+                let lease = Consequence::Discard(broken_request(refusal), Seen::Open);
                 let end = || SessionEnd {
                     termination: termination(
                         Initiator::Downstream,
@@ -100,7 +101,7 @@ impl Verdict {
                     ),
                     closing: cut_short(standing),
                 };
-                Self::refused_or(lease, standing, violation.into(), end)
+                Self::refused_or(lease, standing, refusal, end)
             }
             Failure::ResponseViolation(_) => {
                 let lease = Consequence::Discard(DiscardReason::Violation, Seen::Open);
@@ -166,8 +167,11 @@ impl Verdict {
     /// The service is gone without a word: whether it had the request, nobody can say.
     fn on_vanished(standing: Standing) -> Self {
         let lease = Consequence::Discard(DiscardReason::UpstreamVanished, Seen::PeerVanished);
-        let end = || truncated(Manner::Truncated, standing);
-        Self::refused_or(lease, standing, RefusalReason::UpstreamDied, end)
+        let end = || SessionEnd {
+            termination: termination(Initiator::Kernel, Phase::Response, Manner::Truncated),
+            closing: cut_short(standing),
+        };
+        Self::refused_or(lease, standing, RefusalReason::UpstreamVanished, end)
     }
 
     fn on_client(lost: ClientLost, standing: Standing) -> Self {
@@ -180,20 +184,24 @@ impl Verdict {
         let end = Attempt::End(client_lost(lost, phase, is_visible));
         let (lease, attempt) = match lost {
             ClientLost::WithheldBytes if standing.can_refuse => {
-                let lease = Consequence::Discard(DiscardReason::HalfRequest, Seen::Open);
+                let lease = Consequence::Discard(DiscardReason::ClientStalled, Seen::Open);
                 return Self {
                     lease,
                     outcome: None,
                     attempt: Attempt::Refuse(RefusalReason::BodyTimeout),
                 };
             }
-            ClientLost::Fin | ClientLost::WithheldBytes => (
+            ClientLost::Fin => (
                 Consequence::Discard(DiscardReason::ClientGone, Seen::Open),
                 end,
             ),
-            ClientLost::Reset | ClientLost::Vanished | ClientLost::WithheldRoom => {
-                (Consequence::Abandon, end)
-            }
+            ClientLost::WithheldBytes => (
+                Consequence::Discard(DiscardReason::ClientStalled, Seen::Open),
+                end,
+            ),
+            ClientLost::Reset => (Consequence::Abandon(DiscardReason::ClientGone), end),
+            ClientLost::Vanished => (Consequence::Abandon(DiscardReason::ClientVanished), end),
+            ClientLost::WithheldRoom => (Consequence::Abandon(DiscardReason::ClientStalled), end),
             ClientLost::Cut => (
                 Consequence::Discard(DiscardReason::Cancelled, Seen::MidResponse),
                 end,
@@ -226,6 +234,16 @@ impl Verdict {
                 attempt: Attempt::End(end()),
             }
         }
+    }
+}
+
+/// Why a connection goes over which a part of a request was sent that is refused for `reason`.
+fn broken_request(reason: RefusalReason) -> DiscardReason {
+    match reason {
+        RefusalReason::BodyTooLarge | RefusalReason::FrameTooLong | RefusalReason::HeadTooLarge => {
+            DiscardReason::RequestLimit
+        }
+        _ => DiscardReason::RequestViolation,
     }
 }
 
@@ -351,7 +369,7 @@ fn on_lost_side(end: TunnelEnd, by_client: DiscardReason) -> (DiscardReason, See
     };
     match end {
         TunnelEnd::Vanished(Side::Downstream) => (
-            DiscardReason::ClientGone,
+            DiscardReason::ClientVanished,
             Seen::ResetForPeer,
             SessionEnd::vanished(phase),
         ),

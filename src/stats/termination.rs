@@ -216,6 +216,12 @@ rows! {
         Millpond Close Timeout abnormal:
             "A tunnel was open in one direction only for `half_close_timeout`.",
             "One end has nothing more to say, and the other does not close.";
+        Kernel Request Fin abnormal:
+            "The service vanished before its answer; the client got an error.",
+            "A network fault, or a service host that went away without a word.";
+        Kernel Response Truncated abnormal:
+            "The service vanished in the middle of its answer.",
+            "A network fault, or a service host that went away without a word.";
         Kernel Response ResetSent abnormal:
             "The service of an open tunnel vanished, and the client was reset.",
             "A network fault, or a service host that went away without a word.";
@@ -270,9 +276,6 @@ rows! {
         Upstream Connect Refused abnormal:
             "Nobody listens at the endpoint.",
             "Is the service running, and is the address right?";
-        Upstream Connect ResetReceived abnormal:
-            "The service reset the connection as it was made.",
-            "Its accept queue overflowed, or it turns this host away.";
         Upstream Idle Fin ordinary:
             "The service closed it while it was idle.",
             "Nothing; an `idle_timeout` below the service's own avoids the race that comes with it.";
@@ -306,15 +309,6 @@ rows! {
         Upstream Response Violation abnormal:
             "The service's answer broke its own framing, or bytes came after its end.",
             "Look at the service: its answers can't be delimited safely.";
-        Upstream Close ResetReceived abnormal:
-            "The service reset after our FIN.",
-            "Harmless: it closed by force, or with bytes unread.";
-        Downstream Connect Fin ordinary:
-            "The session that waited for it went away, and nobody else needed it.",
-            "Nothing.";
-        Downstream Request Fin abnormal:
-            "The client left before its answer began.",
-            "Compare the client's timeout with how long exchanges take.";
         Downstream Request ResetSent abnormal:
             "The client left before its answer began, and its connection was given up.",
             "Compare the client's timeout with how long exchanges take.";
@@ -339,9 +333,6 @@ rows! {
         Millpond Connect Refused abnormal:
             "This host could not dial: no free port, no descriptor, or no permission.",
             "`connects` names which.";
-        Millpond Connect Fin ordinary:
-            "Nobody needed it any more when it was made.",
-            "Nothing.";
         Millpond Idle Fin ordinary:
             "Retired in order.",
             "Nothing; `discards` names the reason.";
@@ -355,38 +346,26 @@ rows! {
             "Closed on a doubt about its boundary.",
             "`discards` names the rule.";
         Millpond Request Timeout abnormal:
-            "The service did not answer within `response_timeout`.",
-            "A slow or stuck service; raise the timeout if such answers are meant.";
-        Millpond Request Fin abnormal:
-            "Closed before its answer began.",
-            "`discards` names the reason.";
+            "The service did not answer within `response_timeout`, or the client stopped giving its request.",
+            "`discards` tells which; raise the timeout if such answers are meant.";
         Millpond Request Limit abnormal:
             "The request went over a limit after some of it had been passed on.",
             "`refusals` of the listener names it.";
-        Millpond Request ResetSent abnormal:
-            "Reset before its answer began.",
-            "`discards` names the reason.";
-        Millpond Response Fin ordinary:
-            "Closed after its answer, as the protocol had announced.",
-            "Nothing.";
         Millpond Response Timeout abnormal:
             "The service stopped in the middle of its answer, or the client took no more of it.",
             "`discards` tells which.";
-        Millpond Response Limit abnormal:
-            "The answer was over a limit.",
-            "`discards` names it.";
         Millpond Response ResetSent abnormal:
-            "Reset in the middle of its answer.",
-            "`discards` names the reason.";
-        Millpond Close ResetSent abnormal:
-            "The service went on sending past `linger_time` after our FIN.",
-            "A service that never closes keeps pool slots taken for that long.";
-        Kernel Connect Timeout abnormal:
-            "The kernel gave the connect up.",
-            "A host that is down, or a firewall that drops.";
+            "A limit of time passed while one side of a tunnel took nothing of what was read for it.",
+            "One end is stuck; what was read for it is lost.";
         Kernel Connect Refused abnormal:
             "No route to the endpoint, or the network said no.",
             "`connects` names which.";
+        Kernel Request ResetSent abnormal:
+            "The client vanished before its answer began, and its connection was given up.",
+            "A network fault, or a client host that went away without a word.";
+        Kernel Response ResetSent abnormal:
+            "The client vanished in the middle of its answer or its tunnel, and its connection was given up.",
+            "A network fault, or a client host that went away without a word.";
         Kernel Idle Timeout abnormal:
             "The service vanished while it was idle: `keepalive` found it out.",
             "A network fault, or a middlebox that forgets idle connections sooner than `keepalive`.";
@@ -396,30 +375,18 @@ rows! {
         Kernel Response Timeout abnormal:
             "The service vanished in the middle of its answer.",
             "A network fault, or a service host that went away without a word.";
-        Kernel Close Timeout abnormal:
-            "The service vanished while its FIN was awaited.",
-            "A network fault, or a service host that went away without a word.";
         Operator Connect Fin ordinary:
             "A drain, or the removal of its endpoint, came while it was being made.",
             "Nothing.";
         Operator Idle Fin ordinary:
             "Closed for a drain, a flush or a reload.",
             "Nothing.";
-        Operator Idle ResetSent ordinary:
-            "Cut off while it was idle.",
-            "Nothing was lost.";
         Operator Request ResetSent abnormal:
             "Cut off before its answer began.",
             "A longer `drain_timeout` would have let it finish.";
-        Operator Response Fin ordinary:
-            "Closed after the answer that was under way when the drain or the reload came.",
-            "Nothing.";
         Operator Response ResetSent abnormal:
             "Cut off in the middle of its answer.",
             "A longer `drain_timeout` would have let it finish.";
-        Operator Close ResetSent abnormal:
-            "Cut off while the service's FIN was awaited.",
-            "Nothing.";
     }
 }
 

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lesson::Lesson;
+use super::reshape::Dialling;
 use super::{Actions, Upstream};
+use crate::close::account::Detail;
 use crate::close::linger::{self, Bounds};
 use crate::close::{Phase, Side, Termination, reset};
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home};
 use crate::stats::ledger::{Ending, Reset, Watch};
-use crate::stats::reason::DiscardReason;
+use crate::stats::reason::{ConnectOutcome, DiscardReason};
 use crate::stats::recorder::{Leg, Story};
 use crate::stats::sessions::{Peer, SessionFacts};
 use crate::sys::clock;
@@ -25,19 +27,20 @@ impl Upstream {
     /// Ends a connection that the core has taken out; its slot is freed when the end is complete.
     pub(super) fn end(&self, connection: Connection, reason: DiscardReason, seen: Seen) {
         self.stats.discards.increment(reason);
-        let termination = ending::termination(reason, seen);
+        let termination = ending::termination(reason, seen, connection.is_answering);
         let phase = termination.phase;
         let (transport, ended) = Ended::of(connection, reason, termination);
         let ending = match seen {
             Seen::Open => {
                 let first = self.lock().shape.first_to_end(reason);
+                let detail = Detail::for_end(termination, ended.dropped_bytes);
                 self.end_in_time(ended, async move |time| {
                     let bounds = Bounds {
                         time,
                         gap: time,
                         bytes: CLOSING_BYTES_MAX,
                     };
-                    let report = linger::linger(transport, first, bounds).await;
+                    let report = linger::linger(transport, first, bounds, detail).await;
                     ending::lingered(termination, &report, Phase::Close)
                 });
                 return;
@@ -49,7 +52,7 @@ impl Upstream {
             Seen::PeerFinUnanswered => {
                 self.end_in_time(ended, async move |time| {
                     let time = time.min(linger::ANSWER_TIME_MAX);
-                    let report = linger::deliver(transport, time).await;
+                    let report = linger::deliver(transport, time, Detail::Full).await;
                     ending::lingered(termination, &report, phase)
                 });
                 return;
@@ -78,6 +81,25 @@ impl Upstream {
         };
         self.close_books(ended, ending);
         self.settled.notify_waiters();
+    }
+
+    /// Ends a connection that was not made.
+    pub(super) fn end_unconnected(
+        &self,
+        outcome: ConnectOutcome,
+        dialling: Option<Dialling>,
+        watch: Watch,
+        age: Duration,
+    ) {
+        let is_ip = dialling.as_ref().is_some_and(Dialling::is_ip);
+        let ending = ending::unconnected(outcome, is_ip);
+        self.stats.ledger.close(&ending, watch, || Story {
+            upstream: Some(self.name.as_str().into()),
+            service: dialling.as_ref().and_then(Dialling::service),
+            endpoint: dialling.map(|it| it.label),
+            age,
+            ..Story::of(Side::Upstream)
+        });
     }
 
     /// Lets an end take its time, which it is given, and frees the slot after it.

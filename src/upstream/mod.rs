@@ -28,13 +28,11 @@ use self::core::{Action, Answer, Core, Refused};
 use self::ends::seen_when;
 use self::reshape::Shape;
 pub use self::wait::Wait;
-use crate::close::Side;
 use crate::config::checked;
-use crate::pool::ending::{self, Seen};
+use crate::pool::ending::Seen;
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
 use crate::stats::ledger::Watch;
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
-use crate::stats::recorder::Story;
 use crate::stats::tree::{EndpointCensus, PoolCensus, UpstreamCensus, UpstreamStats};
 use crate::sys::clock;
 
@@ -308,9 +306,10 @@ impl Upstream {
         self.stats.ledger.open();
         let began = clock::now();
         let dialling = self.lock().shape.dialling(endpoint);
+        let mut watch = Watch::default();
         let connected = match &dialling {
             Some(dialling) => {
-                let connecting = dialling.connect(&self.stats.ledger, began);
+                let connecting = dialling.connect(&self.stats.ledger, &mut watch, began);
                 let ended = self.cut.run_until_cancelled(connecting).await;
                 ended.unwrap_or(Err(ConnectOutcome::Abandoned))
             }
@@ -319,7 +318,7 @@ impl Upstream {
         let now = clock::now();
         let mut actions = Actions::new();
         match (connected, dialling) {
-            (Ok((transport, watch)), Some(dialling)) => {
+            (Ok(transport), Some(dialling)) => {
                 self.stats.connects.increment(ConnectOutcome::Established);
                 self.stats.connect_duration.observe(now - began);
                 let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
@@ -340,6 +339,7 @@ impl Upstream {
                     idle_max: None,
                     session: None,
                     watch,
+                    is_answering: false,
                     dropped_bytes: 0,
                     was_idle: false,
                     may_greet: dialling.may_greet,
@@ -352,14 +352,10 @@ impl Upstream {
                 // If it is idle, the keeper's first look begins the watch.
                 self.wake_keeper_for(endpoint, id);
             }
-            (connected, _) => {
+            (connected, dialling) => {
                 let outcome = connected.err().unwrap_or(ConnectOutcome::Abandoned);
                 self.stats.connects.increment(outcome);
-                self.stats
-                    .ledger
-                    .close(&ending::unconnected(outcome), Watch::default(), || {
-                        Story::of(Side::Upstream)
-                    });
+                self.end_unconnected(outcome, dialling, watch, now - began);
                 let mut state = self.lock();
                 state
                     .core

@@ -15,6 +15,7 @@ use crate::pool::connect::{self, Options};
 use crate::pool::core::Limits;
 use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::{ConnectOutcome, DiscardReason};
+use crate::stats::sessions::Peer;
 use crate::transport::Transport;
 
 /// A service that has announced its end has said FIN by then, or does not mean it.
@@ -51,10 +52,24 @@ impl Dialling {
     pub(super) async fn connect(
         &self,
         ledger: &Ledger,
+        watch: &mut Watch,
         now: Instant,
-    ) -> Result<(Transport, Watch), ConnectOutcome> {
+    ) -> Result<Transport, ConnectOutcome> {
         let deadline = now + self.connect_timeout;
-        connect::connect(&self.address, self.options, ledger, deadline).await
+        connect::connect(&self.address, self.options, ledger, watch, deadline).await
+    }
+
+    pub(super) fn is_ip(&self) -> bool {
+        !matches!(self.address, Address::Unix(_))
+    }
+
+    /// Whom it dials; of a name that is known only once it is resolved.
+    pub(super) fn service(&self) -> Option<Peer> {
+        match self.address {
+            Address::Ip(address) => Some(Peer::Ip(address)),
+            Address::Name(..) => None,
+            Address::Unix(_) => Some(Peer::Unix),
+        }
     }
 }
 

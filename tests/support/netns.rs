@@ -170,6 +170,44 @@ impl Network {
         self.resets("upstream")
     }
 
+    /// Nothing crosses the cable to the clients from now on, and nobody is told.
+    pub fn cut_clients(&self) {
+        self.cut(&self.clients, "clients");
+    }
+
+    /// Nothing crosses the cable to the service from now on, and nobody is told.
+    pub fn cut_service(&self) {
+        self.cut(&self.service, "service");
+    }
+
+    /// Mends the cables that were cut.
+    pub fn mend(&self) {
+        for host in [&self.proxy, &self.clients, &self.service] {
+            host.run("nft", &["add", "table", "inet", "cut"]);
+            host.run("nft", &["delete", "table", "inet", "cut"]);
+        }
+    }
+
+    /// Both hosts drop what arrives; dropped on its way out, its sender would hear of it.
+    fn cut(&self, host: &Namespace, cable: &str) {
+        for (at, device) in [(&self.proxy, cable), (host, "proxy")] {
+            at.run("nft", &["add", "table", "inet", "cut"]);
+            let chain = "{ type filter hook input priority -10; }";
+            at.run("nft", &["add", "chain", "inet", "cut", "input", chain]);
+            let rule = ["iifname", device, "drop"];
+            at.run(
+                "nft",
+                &[&["add", "rule", "inet", "cut", "input"], &rule[..]].concat(),
+            );
+        }
+    }
+
+    /// Leaves millpond's host only these ports to dial from: `"50000 50000"`.
+    pub fn set_ports(&self, range: &str) {
+        let file = "/proc/sys/net/ipv4/ip_local_port_range";
+        self.proxy.enter(|| std::fs::write(file, range).unwrap());
+    }
+
     /// Connections dialled towards the service (SYNs, without those sent again).
     pub fn connects(&self) -> u64 {
         self.counter("upstream_syn_sent")

@@ -74,6 +74,12 @@ impl Config {
         self
     }
 
+    /// Another endpoint instead of those before.
+    pub fn endpoint(mut self, address: &str) -> Self {
+        self.endpoints = vec![address.to_owned()];
+        self
+    }
+
     /// The upstream of the listener `front`.
     pub fn upstream_of_front(mut self, name: &'static str) -> Self {
         self.front = name;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +32,16 @@ impl Socket {
 
     pub fn try_dial(address: SocketAddr) -> io::Result<Self> {
         TcpStream::connect_timeout(&address, PATIENCE).map(Self::tcp)
+    }
+
+    /// Dials with a socket that is prepared before: some options count only then.
+    pub fn dial_with(address: SocketAddr, prepare: impl FnOnce(&socket2::Socket)) -> Self {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        prepare(&socket);
+        let connected = socket.connect_timeout(&address.into(), PATIENCE);
+        connected.unwrap_or_else(|error| panic!("connect {address}: {error}"));
+        Self::tcp(socket.into())
     }
 
     pub fn dial_unix(path: &Path) -> io::Result<Self> {
@@ -96,6 +107,11 @@ impl Socket {
         outcome.map_err(|error| end_of(&error))
     }
 
+    /// Has the kernel acknowledge at once what it has received.
+    pub fn acknowledge(&self) {
+        self.reference().set_tcp_quickack(true).unwrap();
+    }
+
     /// Sends our FIN and goes on reading.
     pub fn half_close(&self) {
         // The other side may be gone already.
@@ -134,6 +150,15 @@ impl Socket {
         match self {
             Self::Tcp(stream) => SockRef::from(stream),
             Self::Unix(stream) => SockRef::from(stream),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -20,9 +20,12 @@ pub struct Leg {
 }
 
 impl Leg {
-    /// How the end of this leg is related to the other's.
-    pub(super) fn relation(&self) -> &'static str {
-        match (self.termination.initiator, self.side) {
+    /// How the end of this leg is related to that of the other, which `initiator` began.
+    pub(super) fn relation(&self, initiator: Initiator) -> &'static str {
+        if initiator != self.termination.initiator {
+            return "with";
+        }
+        match (initiator, self.side) {
             (Initiator::Downstream, Side::Downstream) | (Initiator::Upstream, Side::Upstream) => {
                 "caused_by"
             }

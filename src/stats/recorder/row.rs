@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Leg, Record};
-use crate::close::{Side, Termination};
+use crate::close::{Initiator, Side, Termination};
 use crate::stats::reason::Reason;
 use crate::stats::termination;
 use crate::witness::KernelReason;
@@ -93,7 +93,7 @@ pub struct Other {
     /// The other leg.
     pub side: &'static str,
     /// `caused_by`: that end led to this one; `caused`: this one led to it; `with`: one act of
-    /// millpond's, the operator's or the kernel's ended both.
+    /// millpond's, the operator's or the kernel's ended both, or each ended of its own accord.
     pub relation: &'static str,
     /// How it ended.
     pub termination: End,
@@ -134,7 +134,8 @@ impl Row {
             idle_ms: story.idle.map(milliseconds),
             round_trip_time_us: account.path.map(|path| microseconds(path.round_trip_time)),
             retransmissions: account.path.map(|path| path.retransmissions),
-            other: record.other.as_ref().map(Other::of),
+            other: (record.other.as_ref())
+                .map(|leg| Other::of(leg, record.ending.termination.initiator)),
         }
     }
 }
@@ -153,10 +154,10 @@ impl End {
 }
 
 impl Other {
-    fn of(leg: &Leg) -> Self {
+    fn of(leg: &Leg, initiator: Initiator) -> Self {
         Self {
             side: leg.side.label(),
-            relation: leg.relation(),
+            relation: leg.relation(initiator),
             termination: End::of(leg.side, leg.termination),
             record: leg.record.map(|id| id.0),
         }
