@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use super::buffer::Buffer;
 use super::client::{Client, ClientLost};
 use super::crossing::is_crossed;
-use super::outbound::Outbound;
 use super::request::Request;
+use super::response::Response;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look, Seen};
 use crate::protocol::{Eof, Framer, PinReason, Reply, Then};
@@ -89,31 +89,6 @@ pub struct Exchange<'a, Q: Framer, A: Reply> {
     request_broken: Option<io::ErrorKind>,
 }
 
-#[derive(Debug)]
-pub(super) struct Response<A> {
-    pub(super) framer: A,
-    pub(super) inbound: Buffer,
-    pub(super) outbound: Outbound,
-    pub(super) then: Then,
-    /// A byte of any response has come.
-    has_begun: bool,
-    /// Bytes that were read for a client that had left.
-    pub(super) abandoned_bytes: u64,
-}
-
-impl<A> Response<A> {
-    /// Bytes that were read and that the client was not given.
-    pub(super) fn undelivered_bytes(&self) -> u64 {
-        let held_bytes = self.inbound.filled().len() + self.outbound.edited_bytes();
-        self.abandoned_bytes + held_bytes as u64
-    }
-
-    /// Bytes behind the boundary.
-    fn stray_bytes(&self) -> usize {
-        self.inbound.filled().len() - self.outbound.verbatim_bytes()
-    }
-}
-
 type Failed<Q, A> = Failure<<Q as Framer>::Violation, <A as Framer>::Violation>;
 
 impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
@@ -127,14 +102,7 @@ impl<'a, Q: Framer, A: Reply> Exchange<'a, Q, A> {
         patience: Patience,
         now: Instant,
     ) -> Self {
-        let response = Response {
-            framer,
-            inbound: Buffer::new(head_bytes_max),
-            outbound: Outbound::new(0),
-            then: Then::More,
-            has_begun: false,
-            abandoned_bytes: 0,
-        };
+        let response = Response::new(framer, head_bytes_max);
         Self {
             client,
             request,

@@ -15,5 +15,6 @@ pub mod outbound;
 pub mod probe;
 pub mod proof;
 pub mod request;
+mod response;
 pub mod transcript;
 pub mod tunnel;
