@@ -188,12 +188,11 @@ impl Told {
     }
 }
 
-/// Every record, by pages.
+/// Every record that is held: of a long storm the last ones.
 fn records(proxy: &Proxy) -> Vec<Value> {
     let (status, text) = proxy.admin("GET", "/api/v1/resets?limit=100000");
     assert_eq!(status, 200);
     let mut answer: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(answer["overwritten"], 0);
     let Value::Array(records) = answer["records"].take() else {
         panic!("{answer}");
     };
