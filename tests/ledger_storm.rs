@@ -304,6 +304,17 @@ fn after_a_storm_every_account_agrees_with_every_other() {
             "the kernel told of each that went out"
         );
         assert!(received.all() <= wire_received);
+        // What the kernel sends of itself answers bytes that came behind a close; it aborts nothing.
+        let late = ["no_socket", "tcp_timewait_socket"];
+        let answered = late.map(|reason| {
+            let labels = [
+                "direction=sent".to_owned(),
+                format!("kernel_reason={reason}"),
+            ];
+            let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+            now.rows("/witness/unattributed", &labels)
+        });
+        assert_eq!(sent.unattributed, answered.iter().sum::<u64>());
         proxy.finish();
     });
 }
