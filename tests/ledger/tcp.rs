@@ -216,7 +216,7 @@ fn limits() -> Vec<Case> {
             .client(|scene| {
                 let client = scene.client();
                 client.socket.half_close();
-                scene.proxy.wait_listener("sessions/open", 0);
+                scene.proxy.wait_listener("sessions/terminated", 1);
                 scene.stage.first.open();
             })
             .session(end("MLO"))
