@@ -22,6 +22,9 @@ use support::wait;
 
 /// Clients at a time.
 const CROWD: u64 = 16;
+/// How long somebody is silent who stalls; millpond waits for [`STALL_TIMEOUT`].
+const STALLED: Duration = Duration::from_millis(400);
+const STALL_TIMEOUT: &str = "300ms";
 
 fn setting(name: &str, usual: u64) -> u64 {
     let asked = std::env::var(name).ok();
@@ -85,6 +88,11 @@ fn serve(mut connection: Connection, seed: u64, resetters: &Resetters) {
                 break;
             }
             28..34 => connection.reply(vec![b'x'; 300_000]),
+            34 => {
+                // Silent for longer than millpond waits.
+                connection.wait_for_end();
+                return;
+            }
             _ => connection.reply("good"),
         }
     }
@@ -135,6 +143,12 @@ fn visit(address: SocketAddr, random: &mut fastrand::Rng, resetters: &Resetters)
         6 => {
             let _ = client.try_send(client::last_get("/"));
             resetters.note(here);
+        }
+        8 if random.u8(0..4) == 0 => {
+            // Takes nothing of its answer for longer than millpond waits.
+            let _ = client.try_send(client::get("/"));
+            wait::pace(STALLED);
+            reset(client);
         }
         7 => {
             let _ = client.try_send("nonsense\r\n\r\n");
@@ -245,6 +259,8 @@ fn after_a_storm_every_account_agrees_with_every_other() {
             .listen(&format!("{PROXY}:0"))
             .pool("size = 12")
             .upstream("abandon_bytes = \"16KiB\"")
+            .upstream(&format!("response_timeout = \"{STALL_TIMEOUT}\""))
+            .listener(&format!("stall_timeout = \"{STALL_TIMEOUT}\""))
             .listener("linger_time = \"2s\"")
             .listener("linger_gap = \"500ms\"")
             .more("[ledger]\nwitness = true\nrecorder_size = 100000\n[log]\nsessions = \"none\"\n");
