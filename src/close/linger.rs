@@ -72,21 +72,28 @@ pub enum First {
 
 /// Ends a connection gracefully, from our FIN on if that is still to be said. Returns when the
 /// descriptor is closed.
-pub async fn linger(
+pub async fn linger(transport: Transport, first: First, bounds: Bounds, detail: Detail) -> Report {
+    let mut dropped_bytes = 0;
+    let mut report = take_leave(transport, first, bounds, detail, &mut dropped_bytes).await;
+    report.account.unread_bytes += dropped_bytes;
+    report
+}
+
+/// The same; what is dropped on the way is only in `dropped_bytes`.
+async fn take_leave(
     mut transport: Transport,
     first: First,
     bounds: Bounds,
     detail: Detail,
+    dropped_bytes: &mut u64,
 ) -> Report {
-    let mut dropped_bytes = 0;
     if let First::Peer { patience } = first
         && !transport.has_said_fin()
     {
         let deadline = clock::now() + patience.min(bounds.time);
-        let heard = hear_out(&mut transport, deadline, bounds, &mut dropped_bytes).await;
-        match heard {
-            Heard::Fin => return ended_by_peer(transport, dropped_bytes),
-            Heard::Error(end) => return lost(transport, end, dropped_bytes),
+        match hear_out(&mut transport, deadline, bounds, dropped_bytes).await {
+            Heard::Fin => return answer_fin(transport),
+            Heard::Error(end) => return lost(transport, end),
             Heard::Silence | Heard::TooMuch => {}
         }
     }
@@ -96,17 +103,15 @@ pub async fn linger(
             Ok(Some(error)) => classify(&error),
             _ => Lingered::ResetReceived,
         };
-        return lost(transport, end, dropped_bytes);
+        return lost(transport, end);
     }
     let deadline = clock::now() + bounds.time;
-    match hear_out(&mut transport, deadline, bounds, &mut dropped_bytes).await {
-        Heard::Fin => ended(&transport, dropped_bytes, detail),
-        Heard::Error(end) => lost(transport, end, dropped_bytes),
-        Heard::Silence => lost(transport, Lingered::Silent, dropped_bytes),
-        Heard::TooMuch => {
-            let aborted = reset::abort(transport, ResetCause::LingerBound);
-            overstayed(aborted, dropped_bytes)
-        }
+    match hear_out(&mut transport, deadline, bounds, dropped_bytes).await {
+        Heard::Fin if *dropped_bytes > 0 => ended(&transport, Detail::Full),
+        Heard::Fin => ended(&transport, detail),
+        Heard::Error(end) => lost(transport, end),
+        Heard::Silence => lost(transport, Lingered::Silent),
+        Heard::TooMuch => overstayed(reset::abort(transport, ResetCause::LingerBound)),
     }
 }
 
@@ -158,13 +163,6 @@ fn has_unread(transport: &Transport) -> bool {
     socket::unread_bytes(transport.as_fd()).is_ok_and(|bytes| bytes > 0)
 }
 
-/// The peer has said FIN before us, as was left to it.
-fn ended_by_peer(transport: Transport, dropped_bytes: u64) -> Report {
-    let mut report = answer_fin(transport);
-    report.account.unread_bytes += dropped_bytes;
-    report
-}
-
 /// How long a kernel may take to answer bytes under way with an ACK or a RST: as long as one
 /// retransmission (200 ms at least), the longest delayed ACK (200 ms) and a round trip take.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(500);
@@ -176,14 +174,8 @@ pub fn is_unanswered(transport: &Transport) -> bool {
 }
 
 /// A lingering close whose peer's FIN was read, or an RST that looks so.
-fn ended(transport: &Transport, dropped_bytes: u64, detail: Detail) -> Report {
-    let detail = if dropped_bytes > 0 {
-        Detail::Full
-    } else {
-        detail
-    };
-    let mut account = Account::in_order(transport, detail);
-    account.unread_bytes += dropped_bytes;
+fn ended(transport: &Transport, detail: Detail) -> Report {
+    let account = Account::in_order(transport, detail);
     let end = match account.peer_end() {
         Some(PeerEnd::Broken) => Lingered::ResetReceived,
         _ => Lingered::Fin,
@@ -192,22 +184,20 @@ fn ended(transport: &Transport, dropped_bytes: u64, detail: Detail) -> Report {
 }
 
 /// A connection that is no more, or whose peer is silent.
-fn lost(transport: Transport, end: Lingered, dropped_bytes: u64) -> Report {
-    let mut account = Account::of(&transport);
+fn lost(transport: Transport, end: Lingered) -> Report {
+    let account = Account::of(&transport);
     drop(transport);
-    account.unread_bytes += dropped_bytes;
     Report { end, account }
 }
 
 /// A peer that went on sending past a bound. Its FIN or RST may have come just now.
-fn overstayed(aborted: Aborted, dropped_bytes: u64) -> Report {
-    let mut account = aborted.account;
-    account.unread_bytes += dropped_bytes;
+fn overstayed(aborted: Aborted) -> Report {
     let end = match aborted.by {
         AbortedBy::Us => Lingered::Bound,
         AbortedBy::Peer => Lingered::ResetReceived,
         AbortedBy::Nobody => Lingered::Fin,
     };
+    let account = aborted.account;
     Report { end, account }
 }
 
@@ -228,9 +218,7 @@ pub async fn deliver(transport: Transport, patience: Duration, detail: Detail) -
     if end == Lingered::Fin {
         return fin_answered(transport, |it| Account::in_order(it, detail));
     }
-    let account = Account::of(&transport);
-    drop(transport);
-    Report { end, account }
+    lost(transport, end)
 }
 
 /// Closes a connection whose peer has said FIN, after which its RST may have come.
