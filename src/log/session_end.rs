@@ -13,6 +13,7 @@ use crate::stats::ledger::{Ending, Reset};
 use crate::stats::recorder::RecordId;
 use crate::stats::sessions::SessionFacts;
 use crate::stats::termination;
+use crate::stats::units::milliseconds;
 
 /// A session that has ended, as its line tells it.
 #[derive(Debug)]
@@ -151,10 +152,6 @@ fn write(end: &EndedSession<'_>, abnormal: bool, now: Instant) {
     } else {
         line!(info, "session ended");
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

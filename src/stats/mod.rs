@@ -21,4 +21,5 @@ pub mod snapshot;
 pub mod table;
 pub mod termination;
 pub mod tree;
+pub mod units;
 pub mod witness;

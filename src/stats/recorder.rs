@@ -225,11 +225,6 @@ impl Recorder {
         }
     }
 
-    /// Records ever made.
-    pub fn recorded(&self) -> u64 {
-        self.lock().recorded
-    }
-
     fn lock(&self) -> MutexGuard<'_, Ring> {
         // Nothing panics half-way through a change, so a poisoned ring is still a true one.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use serde::Serialize;
@@ -19,6 +19,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::recorder::Legs;
+use super::units::milliseconds;
 use crate::close::Phase;
 
 /// Who dialled us.
@@ -204,10 +205,6 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// One open session, for people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionRow {
@@ -371,6 +368,7 @@ mod tests {
 
     use std::sync::atomic::AtomicUsize;
     use std::task::{Wake, Waker};
+    use std::time::Duration;
 
     use super::*;
     use crate::sys::clock;

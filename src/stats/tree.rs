@@ -22,6 +22,7 @@ use super::reason::{
 };
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
+use super::units;
 use crate::sys::clock;
 use crate::witness::Witness;
 
@@ -119,8 +120,7 @@ pub struct EndpointCensus {
 }
 
 fn milliseconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    let milliseconds = value.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-    milliseconds.serialize(serializer)
+    value.map(units::milliseconds).serialize(serializer)
 }
 
 /// What is counted for the process itself.

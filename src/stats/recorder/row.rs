@@ -2,7 +2,6 @@
 //! what `/api/v1/resets` says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -10,6 +9,7 @@ use super::{Leg, Record};
 use crate::close::{Initiator, Side, Termination};
 use crate::stats::reason::Reason;
 use crate::stats::termination;
+use crate::stats::units::{microseconds, milliseconds};
 use crate::witness::KernelReason;
 
 /// One record.
@@ -162,12 +162,4 @@ impl Other {
             record: leg.record.map(|id| id.0),
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
