@@ -24,6 +24,7 @@ pub mod upstream;
 pub mod close;
 
 pub mod admin;
+pub mod census;
 pub mod log;
 pub mod notify;
 pub mod stats;
