@@ -8,6 +8,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
 
@@ -96,6 +97,9 @@ fn question(family: libc::c_int, states: States, program: Option<&[u8]>) -> Vec<
     question
 }
 
+/// The timer of a socket that is kept for nothing else (net/ipv4/inet_diag.c).
+const TIMER_OF_TIME_WAIT: u8 = 3;
+
 /// How far an answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -165,6 +169,8 @@ fn read_socket(message: &[u8; SOCKET_BYTES]) -> Option<Socket> {
         cookie: u64::from(long(48)) << 32 | u64::from(long(44)),
         receive_queue: long(56),
         send_queue: long(60),
+        time_wait_left: (message[2] == TIMER_OF_TIME_WAIT)
+            .then(|| Duration::from_millis(long(52).into())),
         user_id: long(64),
         inode: long(68),
     })

@@ -8,5 +8,7 @@
 
 pub mod diag;
 pub mod filter;
+pub mod forecast;
+pub mod ports;
 pub mod settings;
 pub mod socket;

@@ -1,6 +1,7 @@
 //! One TCP socket, as the kernel lists it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A TCP socket of this network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Socket {
     /// Bytes that the other end has not acknowledged; of a listening socket the most that its
     /// `receive_queue` may hold.
     pub send_queue: u32,
+    /// How much is left of TIME_WAIT, or of the bound on FIN_WAIT_2 that no process holds.
+    pub time_wait_left: Option<Duration>,
 }
 
 /// What a TCP socket is doing (RFC 9293 §3.3.2; the numbers are those of include/net/tcp_states.h).
