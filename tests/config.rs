@@ -62,6 +62,11 @@ fn the_manual_has_no_other_key() {
 
 /// The same for each protocol that has keys of its own; they need what stands behind them.
 const BASES: &[(&str, &str, &str)] = &[
+    (
+        "reuse_time_wait",
+        "http",
+        "source = [\"10.0.0.5:40000-49999\"]",
+    ),
     ("tcp.reuse", "tcp", "tcp.reuse = \"never\""),
     (
         "tcp.",
@@ -404,6 +409,112 @@ fn every_mistake_is_named_with_what_is_allowed() {
             .fold(BASE.to_owned(), |text, line| changed(&text, line));
         let errors = config::parse(&text).expect_err(mistake).to_string();
         assert_eq!(errors, *expected, "{mistake}");
+    }
+}
+
+/// The base with other endpoints and sources.
+fn dialled_from(endpoints: &str, lines: &str) -> Result<Config, String> {
+    let line = format!("endpoints = [{endpoints}]\n{lines}");
+    let text = BASE.replace("endpoints = [\"127.0.0.1:8000\"]", &line);
+    config::parse(&text).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn what_is_wrong_with_a_source_address_is_named() {
+    let v4 = r#""10.0.0.9:80""#;
+    let form = "a list of at most 64 of: IPv4, [IPv6], IPv4:LOW-HIGH or [IPv6]:LOW-HIGH, with ports from \
+                1024 to 65535";
+    for (text, reason) in [
+        (r#""10.0.0""#, "is not an address"),
+        (r#""service.test""#, "is not an address"),
+        (r#""fd00::5""#, "is IPv6 without brackets"),
+        (r#""[fd00::5""#, "is not an address"),
+        (r#""[fd00::5]x""#, "is not an address"),
+        (r#""10.0.0.5:""#, "has no range of ports"),
+        (r#""10.0.0.5:20000""#, "has no range of ports"),
+        (r#""10.0.0.5:20000-70000""#, "has no range of ports"),
+        (r#""10.0.0.5:+20000-30000""#, "has no range of ports"),
+        (
+            r#""10.0.0.5:30000-20000""#,
+            "has a range that ends before it begins",
+        ),
+        (r#""10.0.0.5:80-90""#, "has ports that need a privilege"),
+        (r#""0.0.0.0""#, "is no address of one host"),
+        (r#""224.0.0.1""#, "is no address of one host"),
+        (r#""[::]:20000-29999""#, "is no address of one host"),
+        (r#""[::ffff:10.0.0.5]""#, "is IPv4 written as IPv6"),
+        (r#""[fe80::5]""#, "is of one link, which it does not name"),
+        ("5", "is of the wrong type"),
+    ] {
+        let errors = dialled_from(v4, &format!("source = [{text}]")).unwrap_err();
+        let expected = format!("upstream.orders.source[0] = {text}: {reason}; allowed: {form}");
+        assert_eq!(errors, expected);
+    }
+    for twice in [
+        r#""10.0.0.5", "10.0.0.5""#,
+        r#""10.0.0.5", "10.0.0.5:20000-29999""#,
+        r#""10.0.0.5:20000-29999", "10.0.0.5:29999-30000""#,
+    ] {
+        let errors = dialled_from(v4, &format!("source = [{twice}]")).unwrap_err();
+        let expected = "has ports that stand there already";
+        assert!(errors.starts_with("upstream.orders.source[1]"), "{errors}");
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let many: Vec<String> = (0..65).map(|it| format!("\"10.0.1.{it}\"")).collect();
+    let errors = dialled_from(v4, &format!("source = [{}]", many.join(", "))).unwrap_err();
+    let expected = format!("upstream.orders.source = 65 addresses: are too many; allowed: {form}");
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn a_source_address_fits_an_endpoint_and_each_endpoint_one() {
+    let (v4, v6, unix) = (r#""10.0.0.9:80""#, r#""[fd00::9]:80""#, r#""unix:/s""#);
+    let both = r#"source = ["10.0.0.5:20000-29999", "[fd00::5]"]"#;
+    let nobody = |index: u8, source: &str| {
+        format!(
+            "upstream.orders.source[{index}] = \"{source}\": there is no endpoint that could be dialled \
+             from it; allowed: an address of the family of an endpoint"
+        )
+    };
+    let errors = dialled_from(v4, both).unwrap_err();
+    assert_eq!(errors, nobody(1, "[fd00::5]"));
+    let errors = dialled_from(v6, both).unwrap_err();
+    assert_eq!(errors, nobody(0, "10.0.0.5:20000-29999"));
+    let errors = dialled_from(unix, r#"source = ["10.0.0.5"]"#).unwrap_err();
+    assert_eq!(errors, nobody(0, "10.0.0.5"));
+    let errors = dialled_from(&format!("{v4}, {v6}"), r#"source = ["10.0.0.5"]"#).unwrap_err();
+    assert_eq!(
+        errors,
+        "upstream.orders.source = 10.0.0.5: has no address to dial [fd00::9]:80 from; allowed: an address \
+         of the family of each endpoint"
+    );
+    for endpoints in [
+        format!("{v4}, {v6}"),
+        format!("{v4}, \"a.test:1\""),
+        r#""a.test:1""#.to_owned(),
+        format!("{v4}, {v6}, {unix}"),
+    ] {
+        let config = dialled_from(&endpoints, both).unwrap();
+        let sources = &config.upstreams["orders"].source;
+        let written: Vec<String> = sources.iter().map(ToString::to_string).collect();
+        assert_eq!(written, ["10.0.0.5:20000-29999", "[fd00::5]"]);
+    }
+    assert_eq!(
+        dialled_from(v4, "source = []").unwrap(),
+        dialled_from(v4, "").unwrap()
+    );
+}
+
+#[test]
+fn only_named_ports_are_taken_out_of_time_wait() {
+    let v4 = r#""10.0.0.9:80""#;
+    for source in ["", r#"source = ["10.0.0.5:20000-29999", "10.0.0.6"]"#] {
+        let errors = dialled_from(v4, &format!("{source}\nreuse_time_wait = true")).unwrap_err();
+        assert_eq!(
+            errors,
+            "upstream.orders.reuse_time_wait = true: needs to know the ports that may be taken out of \
+             TIME_WAIT; allowed: only where each address of upstream.orders.source has a range of ports"
+        );
     }
 }
 
@@ -977,6 +1088,7 @@ fn other_than_default(key: &Key) -> Option<String> {
         // A choice of protocol brings a section with it; `tcp` needs nothing in it.
         _ if key.path == "upstream.NAME.protocol" => "tcp".to_owned(),
         _ if key.path == "upstream.NAME.tcp.reuse" => "promised".to_owned(),
+        Kind::Sources => "10.0.0.5, 10.0.0.6:40000-49999".to_owned(),
         Kind::Octets => r"NO\r\n".to_owned(),
         Kind::Probe => r"PING\r\n=>+PONG\r\n".to_owned(),
         Kind::LengthField => "4:2:little:-1".to_owned(),

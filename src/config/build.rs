@@ -89,6 +89,8 @@ fn upstream(section: &Section<'_>) -> Upstream {
             _ => Protocol::Http,
         },
         endpoints: endpoints.expect(CHECKED).to_vec(),
+        source: section.values.sources(&section.key("source")).to_vec(),
+        reuse_time_wait: section.switch("reuse_time_wait"),
         response_timeout: section.time("response_timeout"),
         retry: match section.text("retry") {
             "off" => Retry::Off,

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +97,11 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// The addresses of the service, at least one, none twice.
     pub endpoints: Vec<Endpoint>,
+    /// The addresses of this host that it is dialled from, none with a port that another has too; none:
+    /// the kernel's choice. Each fits an endpoint that is given by IP, and each such endpoint one of them.
+    pub source: Vec<SourceAddress>,
+    /// Whether it is dialled out of TIME_WAIT when no other port is free; only with ranges of ports.
+    pub reuse_time_wait: bool,
     /// How long the service may be silent while it owes an answer.
     pub response_timeout: Duration,
     /// Which requests may be sent again after a lost keep-alive race.
@@ -224,6 +230,15 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
+/// An address of this host to dial from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAddress {
+    /// The address: of one host, and not IPv4 in IPv6.
+    pub ip: IpAddr,
+    /// The ports to dial from, at least one; `None`: those of `net.ipv4.ip_local_port_range`.
+    pub ports: Option<RangeInclusive<u16>>,
+}
+
 /// `[upstream.NAME.pool]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -345,6 +360,19 @@ fn sockets(address: &Address) -> u64 {
     match address {
         Address::Ip(_) | Address::Unix(_) => 1,
         Address::Name(..) => 2,
+    }
+}
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => ip.fmt(f)?,
+            IpAddr::V6(ip) => write!(f, "[{ip}]")?,
+        }
+        match &self.ports {
+            Some(ports) => write!(f, ":{}-{}", ports.start(), ports.end()),
+            None => Ok(()),
+        }
     }
 }
 

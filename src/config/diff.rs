@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::checked::{
     Admin, CloseFirst, Config, Endpoint, Frames, Ledger, Listener, ListenerHttp, Log, LogFormat,
-    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
+    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, SourceAddress, Tcp,
+    Upstream,
 };
 use super::value::{bytes_text, time_text};
 use super::wire::{length_text, mark_text, octets_text, probe_text};
@@ -275,6 +276,8 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
     let Upstream {
         protocol,
         endpoints,
+        source,
+        reuse_time_wait,
         response_timeout,
         retry,
         retry_buffer,
@@ -293,14 +296,9 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
     };
     let mut entries = vec![
         ("protocol", protocol.label().to_owned()),
-        (
-            "endpoints",
-            endpoints
-                .iter()
-                .map(endpoint_text)
-                .collect::<Vec<_>>()
-                .join(", "),
-        ),
+        ("endpoints", listed(endpoints, endpoint_text)),
+        ("source", or_unset(sources_text(source))),
+        ("reuse_time_wait", reuse_time_wait.to_string()),
         ("response_timeout", time_text(*response_timeout)),
         ("retry", retry.to_owned()),
         ("retry_buffer", bytes_text(*retry_buffer as u64)),
@@ -493,6 +491,14 @@ fn close_first_text(close_first: CloseFirst, peer: &str) -> String {
 
 fn optional_time(time: Option<Duration>) -> String {
     time_text(time.unwrap_or_default())
+}
+
+fn sources_text(sources: &[SourceAddress]) -> Option<String> {
+    (!sources.is_empty()).then(|| listed(sources, ToString::to_string))
+}
+
+fn listed<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
+    items.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn endpoint_text(endpoint: &Endpoint) -> String {

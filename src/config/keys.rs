@@ -100,6 +100,17 @@ pub const KEYS: &[Key] = &[
         Kind::Endpoints,
         "the addresses of the service",
     ),
+    unset(
+        "upstream.NAME.source",
+        Kind::Sources,
+        "the addresses, and ports, of this host to dial from",
+    ),
+    key(
+        "upstream.NAME.reuse_time_wait",
+        Kind::Switch,
+        "false",
+        "dial out of TIME_WAIT when no other port is free",
+    ),
     key(
         "upstream.NAME.response_timeout",
         time(),

@@ -4,9 +4,10 @@
 //! A key without a good value has its problem already and is passed over here.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::build;
-use super::checked::Address;
+use super::checked::{Address, Endpoint};
 use super::error::Problem;
 use super::keys::KEYS;
 use super::read::{Draft, Values};
@@ -41,6 +42,7 @@ pub(super) fn check(values: &Values, names: &Names, problems: &mut Vec<Problem>)
             problems,
         );
         check_protocol(values, &format!("upstream.{name}"), problems);
+        check_sources(values, &format!("upstream.{name}"), problems);
     }
     for name in &names.listeners {
         let listener = format!("listener.{name}");
@@ -145,6 +147,62 @@ fn check_idle(values: &Values, pool: &str, problems: &mut Vec<Problem>) {
             value: min_idle.to_string(),
             reason: format!("is more than {pool}.size"),
             allowed: format!("a whole number from 0 to {size}"),
+        });
+    }
+}
+
+/// Each source address must have an endpoint to dial, and each endpoint that is given by IP a source of
+/// its family. A name may stand for any address.
+fn check_sources(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
+    let key = format!("{upstream}.source");
+    let sources = values.sources(&key);
+    check_reuse(values, upstream, problems);
+    let Some(endpoints) = values.endpoints(&format!("{upstream}.endpoints")) else {
+        return;
+    };
+    let is_ip = |it: &&Endpoint| matches!(it.address, Address::Ip(_));
+    let may_be = |endpoint: &Endpoint, ip: IpAddr| match &endpoint.address {
+        Address::Ip(address) => address.is_ipv4() == ip.is_ipv4(),
+        Address::Name(..) => true,
+        Address::Unix(_) => false,
+    };
+    for (index, source) in sources.iter().enumerate() {
+        if !endpoints.iter().any(|it| may_be(it, source.ip)) {
+            problems.push(Problem::Value {
+                key: format!("{upstream}.source[{index}]{}", values.origin(&key)),
+                value: format!("\"{source}\""),
+                reason: "there is no endpoint that could be dialled from it".to_owned(),
+                allowed: "an address of the family of an endpoint".to_owned(),
+            });
+        }
+    }
+    for endpoint in endpoints.iter().filter(is_ip) {
+        if !sources.is_empty() && !sources.iter().any(|it| may_be(endpoint, it.ip)) {
+            problems.push(Problem::Value {
+                key: values.key(&key),
+                value: sources
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                reason: format!("has no address to dial {} from", endpoint.address),
+                allowed: "an address of the family of each endpoint".to_owned(),
+            });
+        }
+    }
+}
+
+/// Whoever dials out of TIME_WAIT says which ports are at risk.
+fn check_reuse(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
+    let key = format!("{upstream}.reuse_time_wait");
+    let sources = values.sources(&format!("{upstream}.source"));
+    let have_ranges = !sources.is_empty() && sources.iter().all(|it| it.ports.is_some());
+    if values.switch(&key) == Some(true) && !have_ranges {
+        problems.push(Problem::Value {
+            key: values.key(&key),
+            value: "true".to_owned(),
+            reason: "needs to know the ports that may be taken out of TIME_WAIT".to_owned(),
+            allowed: format!("only where each address of {upstream}.source has a range of ports"),
         });
     }
 }

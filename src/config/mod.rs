@@ -13,6 +13,7 @@ pub mod keys;
 mod limits;
 mod read;
 mod source;
+mod source_address;
 mod value;
 mod wire;
 

@@ -240,7 +240,12 @@ impl Draft {
 impl Values {
     /// The key as an error names it: with the variable, option or default that its value comes from.
     pub(super) fn key(&self, key: &str) -> String {
-        format!("{key}{}", self.origins.get(key).map_or("", String::as_str))
+        format!("{key}{}", self.origin(key))
+    }
+
+    /// What an error says after a key, or a part of its value: nothing, a variable or an option.
+    pub(super) fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("", String::as_str)
     }
 
     pub(super) fn number(&self, key: &str) -> Option<u64> {
@@ -306,6 +311,14 @@ impl Values {
         match self.read.get(key)? {
             Value::Mark(mark) => Some(*mark),
             _ => None,
+        }
+    }
+
+    /// None where the key has no good value.
+    pub(super) fn sources(&self, key: &str) -> &[super::checked::SourceAddress] {
+        match self.read.get(key) {
+            Some(Value::Sources(sources)) => sources,
+            _ => &[],
         }
     }
 

@@ -8,7 +8,9 @@ use ::config::{Value as Written, ValueKind};
 use tracing_subscriber::EnvFilter;
 
 use super::address::{ADDRESS_FORMS, ENDPOINT_FORM, address, endpoints, listed};
-use super::checked::{Address, Endpoint};
+use super::checked::{Address, Endpoint, SourceAddress};
+use super::source_address;
+
 use super::wire;
 use crate::protocol::frames::{LengthField, Mark};
 
@@ -56,6 +58,8 @@ pub enum Kind {
     AddressOrOff,
     /// A list of addresses to dial, with weights.
     Endpoints,
+    /// A list of addresses to dial from, with their ports.
+    Sources,
     /// Bytes, at least one.
     Octets,
     /// Bytes to send and the bytes that must come back.
@@ -77,6 +81,7 @@ pub(super) enum Value {
     Mode(u32),
     Address(Option<Address>),
     Endpoints(Vec<Endpoint>),
+    Sources(Vec<SourceAddress>),
     Octets(Vec<u8>),
     /// What is sent, and what must come back.
     Probe(Vec<u8>, Vec<u8>),
@@ -130,6 +135,7 @@ impl Kind {
             Self::Endpoints => {
                 format!("a list of at least one of: {ENDPOINT_FORM}, with {ADDRESS_FORMS}")
             }
+            Self::Sources => source_address::allowed(),
             Self::Octets => wire::OCTETS_FORM.to_owned(),
             Self::Probe => wire::PROBE_FORM.to_owned(),
             Self::LengthField => wire::LENGTH_FORM.to_owned(),
@@ -141,7 +147,8 @@ impl Kind {
     pub(super) fn read(&self, written: &Written) -> Result<Value, Vec<Fault>> {
         match (self, &written.kind) {
             (Self::Endpoints, ValueKind::Array(list)) => endpoints(list),
-            (Self::Endpoints, ValueKind::String(_)) => {
+            (Self::Sources, ValueKind::Array(list)) => source_address::sources(list),
+            (Self::Endpoints | Self::Sources, ValueKind::String(_)) => {
                 Err(vec![self.fault(shown(written), "is not a list")])
             }
             (Self::Probe, ValueKind::Table(table)) => wire::probe_table(table),
@@ -214,6 +221,7 @@ impl Kind {
                 address(text).map(|address| Value::Address(Some(address)))
             }
             Self::Endpoints => return endpoints(&listed(text)),
+            Self::Sources => return source_address::sources(&listed(text)),
             Self::Octets => wire::octets(text).map(Value::Octets),
             Self::Probe => wire::probe(text),
             Self::LengthField => wire::length_field(text),
