@@ -8,7 +8,8 @@ mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use millpond::close::linger::ANSWER_TIME_MAX;
-use millpond::sys::socket::{drop_new_connections, set_local_ports, unacknowledged_bytes};
+use millpond::sys::socket::{
+    choose_port_at_connect, drop_new_connections, set_local_ports, unacknowledged_bytes,
+};
 use millpond::sys::tcp_info::{TcpInfo, TcpState, tcp_info};
 use support::netns::Namespace;
 use support::wait;
@@ -326,7 +329,7 @@ fn an_accepted_socket_inherits_the_options_of_its_listener() {
     let keepalive = TcpKeepalive::new().with_time(time).with_interval(time);
     listener.set_tcp_keepalive(&keepalive).unwrap();
     listener.set_tcp_user_timeout(Some(timeout)).unwrap();
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     listener.bind(&any.into()).unwrap();
     listener.listen(8).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap();
@@ -429,6 +432,227 @@ fn a_connect_without_a_bind_takes_only_the_ports_it_was_left() {
         taken.sort_unstable();
         assert_eq!(taken, [60_001, 60_002]);
         assert_eq!(kind(dial()), ErrorKind::AddrNotAvailable);
+    });
+}
+
+/// A host whose kernel takes no port out of TIME_WAIT by itself, with two services that close nothing.
+struct Dialling {
+    host: Namespace,
+    services: [TcpListener; 2],
+}
+
+/// Where it dials from.
+const SOURCE: &str = "127.0.0.5";
+
+impl Dialling {
+    fn create() -> Self {
+        let host = Namespace::create("dial");
+        let services = host.enter(|| {
+            // Over loopback it would after a second (ip-sysctl.rst, `tcp_tw_reuse`).
+            std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0").unwrap();
+            ["127.0.0.1:0", "127.0.0.2:0"].map(|it| TcpListener::bind(it).unwrap())
+        });
+        Self { host, services }
+    }
+
+    /// A connection from 127.0.0.5, at the end of which this side keeps TIME_WAIT.
+    fn dial(&self, service: usize, port: u16, options: impl Fn(&Socket)) -> io::Result<Dialled> {
+        self.dial_from((SOURCE, port), service, options)
+    }
+
+    fn dial_from(
+        &self,
+        (ip, port): (&str, u16),
+        service: usize,
+        options: impl Fn(&Socket),
+    ) -> io::Result<Dialled> {
+        let listener = &self.services[service];
+        // The thread's own namespace is the socket's.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        options(&socket);
+        let source = SocketAddr::from((ip.parse::<Ipv4Addr>().unwrap(), port));
+        socket.bind(&source.into())?;
+        socket.connect(&listener.local_addr()?.into())?;
+        let dialled = TcpStream::from(socket);
+        let (accepted, _) = listener.accept()?;
+        Ok(Dialled { dialled, accepted })
+    }
+}
+
+struct Dialled {
+    dialled: TcpStream,
+    accepted: TcpStream,
+}
+
+impl Dialled {
+    fn port(&self) -> u16 {
+        self.dialled.local_addr().unwrap().port()
+    }
+
+    /// Ends it, the dialling side first, and waits until that is in TIME_WAIT.
+    fn end(self) {
+        self.dialled.shutdown(Shutdown::Write).unwrap();
+        wait_for_fin(&self.accepted);
+        drop(self.accepted);
+        wait::until("both have closed", || {
+            let info = tcp_info(self.dialled.as_fd());
+            // The socket is what is left of one that its TIME_WAIT has taken over.
+            info.is_ok_and(|it| it.state == TcpState::Close)
+                .then_some(())
+        });
+    }
+}
+
+/// Whether this kernel lets a socket keep to a range of ports (Linux 6.3); an upstream does without.
+fn knows_ranges() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let set = set_local_ports(socket.as_fd(), &(50_000..=50_001));
+    let errno = set.as_ref().err().and_then(io::Error::raw_os_error);
+    assert!(set.is_ok() || errno == Some(libc::ENOPROTOOPT), "{set:?}");
+    set.is_ok()
+}
+
+/// The kernel picks the port when it connects, out of these.
+fn picked_from(ports: RangeInclusive<u16>) -> impl Fn(&Socket) {
+    move |socket| {
+        choose_port_at_connect(socket.as_fd()).unwrap();
+        set_local_ports(socket.as_fd(), &ports).unwrap();
+    }
+}
+
+fn plain(_: &Socket) {}
+
+fn reusing(socket: &Socket) {
+    socket.set_reuse_address(true).unwrap();
+}
+
+#[test]
+fn a_port_that_is_picked_at_connect_serves_every_peer_at_once() {
+    if !knows_ranges() {
+        return;
+    }
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let dial = |service| hosts.dial(service, 0, picked_from(50_000..=50_001));
+        let all: Vec<Dialled> = [0, 0, 1, 1]
+            .into_iter()
+            .map(|it| dial(it).unwrap())
+            .collect();
+        let mut ports: Vec<u16> = all.iter().map(Dialled::port).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [50_000, 50_000, 50_001, 50_001]);
+        for service in [0, 1] {
+            assert_eq!(kind(dial(service).map(drop)), ErrorKind::AddrNotAvailable);
+        }
+        let other = hosts.dial_from(("127.0.0.6", 0), 0, picked_from(50_000..=50_001));
+        assert!(other.is_ok(), "another address has all of them anew");
+        for it in all {
+            it.end();
+        }
+        let again = kind(dial(0).map(drop));
+        assert_eq!(again, ErrorKind::AddrNotAvailable, "TIME_WAIT holds them");
+    });
+}
+
+#[test]
+fn a_range_outside_of_the_hosts_is_not_observed() {
+    if !knows_ranges() {
+        return;
+    }
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let host = millpond::census::settings::port_range().unwrap();
+        assert_eq!(host, 32_768..=60_999);
+        let outside = hosts.dial(0, 0, picked_from(20_000..=20_001)).unwrap();
+        assert!(host.contains(&outside.port()), "{}", outside.port());
+        let partly = [0; 2].map(|service| {
+            let dialled = hosts
+                .dial(service, 0, picked_from(60_998..=61_100))
+                .unwrap();
+            let port = dialled.port();
+            (port, dialled)
+        });
+        let mut ports = partly.each_ref().map(|(port, _)| *port);
+        ports.sort_unstable();
+        assert_eq!(ports, [60_998, 60_999]);
+    });
+}
+
+#[test]
+fn a_reserved_port_is_not_picked_but_can_be_bound_to() {
+    if !knows_ranges() {
+        return;
+    }
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", "50000").unwrap();
+        let one = hosts.dial(0, 0, picked_from(50_000..=50_001)).unwrap();
+        assert_eq!(one.port(), 50_001);
+        let another = hosts.dial(0, 0, picked_from(50_000..=50_001));
+        assert_eq!(kind(another.map(drop)), ErrorKind::AddrNotAvailable);
+        assert!(hosts.dial(0, 50_000, plain).is_ok());
+    });
+}
+
+#[test]
+fn a_port_that_is_bound_to_serves_one_peer_and_not_in_time_wait() {
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let first = hosts.dial(0, 21_000, plain).unwrap();
+        let second = || kind(hosts.dial(1, 21_000, plain).map(drop));
+        assert_eq!(second(), ErrorKind::AddrInUse);
+        first.end();
+        assert_eq!(second(), ErrorKind::AddrInUse);
+        let reusing = hosts.dial(0, 21_000, reusing).map(drop);
+        let why = "the one before did not allow it";
+        assert_eq!(kind(reusing), ErrorKind::AddrInUse, "{why}");
+    });
+}
+
+#[test]
+fn a_port_that_is_bound_to_with_reuse_serves_every_peer_and_comes_out_of_time_wait() {
+    if !knows_ranges() {
+        return;
+    }
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let first = hosts.dial(0, 21_000, reusing).unwrap();
+        assert!(hosts.dial(1, 21_000, reusing).is_ok());
+        let same = hosts.dial(0, 21_000, reusing).map(drop);
+        assert_eq!(kind(same), ErrorKind::AddrNotAvailable, "it is in use");
+        first.end();
+        let second = hosts.dial(0, 21_000, reusing).unwrap();
+        second.end();
+        // Also where the kernel had picked it, if that socket allowed it.
+        let both = |socket: &Socket| {
+            reusing(socket);
+            picked_from(50_000..=50_000)(socket);
+        };
+        hosts.dial(0, 0, both).unwrap().end();
+        let picked = hosts.dial(0, 0, both).map(drop);
+        let why = "what is picked is not in TIME_WAIT";
+        assert_eq!(kind(picked), ErrorKind::AddrNotAvailable, "{why}");
+        assert!(hosts.dial(0, 50_000, reusing).is_ok());
+    });
+}
+
+#[test]
+fn without_timestamps_nothing_comes_out_of_time_wait() {
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "0").unwrap();
+        hosts.dial(0, 21_000, reusing).unwrap().end();
+        let again = hosts.dial(0, 21_000, reusing).map(drop);
+        assert_eq!(kind(again), ErrorKind::AddrNotAvailable);
+    });
+}
+
+#[test]
+fn an_address_of_another_host_can_not_be_bound_to() {
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let foreign = hosts.dial_from(("10.9.9.9", 0), 0, picked_from(50_000..=50_001));
+        assert_eq!(kind(foreign.map(drop)), ErrorKind::AddrNotAvailable);
     });
 }
 

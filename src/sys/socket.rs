@@ -70,9 +70,16 @@ pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0)
 }
 
-/// Leaves a socket that is connected without a bind only these ports to choose from, as far as they
-/// are among the host's own (ip(7), `IP_LOCAL_PORT_RANGE`). An older kernel than Linux 6.3 says
-/// `ENOPROTOOPT`.
+/// Lets a socket that is bound to an address and no port get one only when it connects, so that the
+/// kernel may choose any that is free towards that peer (ip(7), `IP_BIND_ADDRESS_NO_PORT`).
+pub fn choose_port_at_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let option = libc::IP_BIND_ADDRESS_NO_PORT;
+    set_option(socket, libc::IPPROTO_IP, option, 1)
+}
+
+/// Leaves a socket that is not bound to a port only these to choose from when it connects, as far as
+/// they are among the host's own (ip(7), `IP_LOCAL_PORT_RANGE`): an end of the range that is not among
+/// them is not observed. An older kernel than Linux 6.3 says `ENOPROTOOPT`.
 pub fn set_local_ports(socket: BorrowedFd<'_>, ports: &RangeInclusive<u16>) -> io::Result<()> {
     // include/uapi/linux/in.h; libc does not name it.
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
