@@ -637,6 +637,26 @@ fn a_port_that_is_bound_to_with_reuse_serves_every_peer_and_comes_out_of_time_wa
 }
 
 #[test]
+fn a_port_that_is_bound_to_is_picked_for_nobody_whatever_the_address() {
+    if !knows_ranges() {
+        return;
+    }
+    let hosts = Dialling::create();
+    hosts.host.enter(|| {
+        let _bound = hosts.dial(0, 50_000, reusing).unwrap();
+        let picked = |service| {
+            let picking = picked_from(50_000..=50_000);
+            hosts
+                .dial_from(("127.0.0.6", 0), service, picking)
+                .map(drop)
+        };
+        for service in [0, 1] {
+            assert_eq!(kind(picked(service)), ErrorKind::AddrNotAvailable);
+        }
+    });
+}
+
+#[test]
 fn without_timestamps_nothing_comes_out_of_time_wait() {
     let hosts = Dialling::create();
     hosts.host.enter(|| {
