@@ -121,6 +121,31 @@ fn check_warns_of_more_than_the_host_allows() {
 }
 
 #[test]
+fn check_warns_of_ports_that_the_kernel_does_not_pick() {
+    let file = File::new(
+        "sources",
+        "[upstream.a]\nprotocol = \"http\"\nendpoints = [\"127.0.0.1:1\"]\n\
+         source = [\"127.0.0.5:1024-9999\", \"127.0.0.6\"]\n\
+         [listener.a]\nlisten = \"127.0.0.1:8080\"\nupstream = \"a\"\n",
+    );
+    let answer = millpond(&["check", "--config", file.0.to_str().unwrap()]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let warning = "warning: upstream.a.source: 127.0.0.5:1024-9999";
+    let says = |text: &str| answer.out.contains(text);
+    assert!(says(warning), "{}", answer.out);
+    assert!(
+        says(", so one port serves one endpoint at a time\n"),
+        "{}",
+        answer.out
+    );
+    assert!(
+        says("upstream a: dialled from 127.0.0.5:1024-9999, 127.0.0.6\n"),
+        "{}",
+        answer.out
+    );
+}
+
+#[test]
 fn check_names_every_error_and_ends_with_2() {
     let file = File::new(
         "errors",

@@ -386,6 +386,25 @@ fn what_is_probably_not_meant_is_a_warning() {
 }
 
 #[test]
+fn a_pool_that_its_ports_can_not_bear_is_a_warning() {
+    let warnings = |sources: &str| {
+        let text = format!("endpoints = [\"10.0.0.9:80\", \"[fd00::9]:80\"]\nsource = [{sources}]");
+        let text = BASE.replace("endpoints = [\"127.0.0.1:8000\"]", &text);
+        let loaded = config::load(&Source::Text(text), std::iter::empty());
+        loaded.unwrap().warnings
+    };
+    let (v4, v6) = (r#""10.0.0.5:40000-40099""#, r#""[fd00::5]:40000-40030""#);
+    assert_eq!(
+        warnings(&format!("{v4}, {v6}")),
+        ["upstream.orders.source: 31 ports bear less than upstream.orders.pool.size, 64"]
+    );
+    let more = r#""[fd00::6]:40000-40032""#;
+    assert!(warnings(&format!("{v4}, {v6}, {more}")).is_empty());
+    let all = r#""[fd00::6]""#;
+    assert!(warnings(&format!("{v4}, {v6}, {all}")).is_empty());
+}
+
+#[test]
 fn descriptors_are_the_sum_of_the_limits() {
     let text = format!("{BASE}max_sessions = 100\n[upstream.orders.pool]\nsize = 7\n");
     let one = descriptors_needed(&config::parse(&text).unwrap());

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "proxy", "admin", "config", "drain", "log", "notify", "stats", "sys",
+            "proxy", "admin", "census", "config", "drain", "log", "notify", "stats", "sys",
         ],
     ),
     (
@@ -46,7 +46,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "upstream",
-        &["pool", "close", "stats", "config", "sys", "transport"],
+        &[
+            "pool",
+            "census",
+            "close",
+            "stats",
+            "config",
+            "sys",
+            "transport",
+        ],
     ),
     ("pool", &["close", "stats", "config", "sys", "transport"]),
     ("admin", &["stats", "config", "sys"]),
@@ -69,6 +77,7 @@ const PURE: &[&str] = &[
     "src/pool/core",
     "src/pool/wait_queue",
     "src/pool/idle_limit",
+    "src/pool/source",
     "src/upstream/core",
     "src/upstream/balance",
     "src/upstream/health",

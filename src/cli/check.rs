@@ -9,9 +9,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::checked::{Config, descriptors_needed};
+use crate::census::settings;
+use crate::config::checked::{Config, descriptors_needed, source_warnings};
 use crate::config::{self, Loaded, Source};
-use crate::sys::process;
+use crate::sys::{process, socket};
 
 /// What the shell gets for a configuration that can't be used.
 const REFUSED: u8 = 2;
@@ -35,6 +36,7 @@ fn report(Loaded { config, warnings }: &Loaded) {
     for warning in warnings {
         println!("warning: {warning}");
     }
+    warn_of_sources(config);
     let needed = descriptors_needed(config);
     match process::descriptor_limit() {
         Ok(limit) if needed > limit.hard => println!(
@@ -51,6 +53,19 @@ fn report(Loaded { config, warnings }: &Loaded) {
         ),
     }
     println!("{}", summary(config));
+}
+
+/// A host whose settings can't be read is not this kernel's; there is nothing to hold them against.
+fn warn_of_sources(config: &Config) {
+    let Ok(host) = settings::port_range() else {
+        return;
+    };
+    for (name, upstream) in &config.upstreams {
+        let keeps_to_ranges = socket::keeps_to_ranges();
+        for warning in source_warnings(name, upstream, &host, keeps_to_ranges) {
+            println!("warning: {warning}");
+        }
+    }
 }
 
 fn summary(config: &Config) -> String {
@@ -73,6 +88,13 @@ fn summary(config: &Config) -> String {
         lines.push(format!(
             "upstream {name}: {endpoints} {noun}, at most {size} connections to each"
         ));
+        if !upstream.source.is_empty() {
+            let sources: Vec<String> = upstream.source.iter().map(ToString::to_string).collect();
+            lines.push(format!(
+                "upstream {name}: dialled from {}",
+                sources.join(", ")
+            ));
+        }
     }
     lines.join("\n")
 }

@@ -355,6 +355,36 @@ pub fn descriptors_needed(config: &Config) -> u64 {
         .fold(PROCESS_DESCRIPTORS, u64::saturating_add)
 }
 
+/// What an operator must know of an upstream's `source` on this host. `given_out`: the ports that its kernel
+/// gives out (`net.ipv4.ip_local_port_range`); `keeps_to_ranges`: whether it picks them out of a range.
+pub fn source_warnings(
+    name: &str,
+    upstream: &Upstream,
+    given_out: &RangeInclusive<u16>,
+    keeps_to_ranges: bool,
+) -> Vec<String> {
+    let with_ports = upstream.source.iter().filter(|it| it.ports.is_some());
+    let concerned = with_ports.filter(|_| !upstream.reuse_time_wait);
+    let (first, last) = (given_out.start(), given_out.end());
+    let warning = |source: &SourceAddress| {
+        let ports = source.ports.as_ref()?;
+        let is_within = given_out.contains(ports.start()) && given_out.contains(ports.end());
+        let why = match (keeps_to_ranges, is_within) {
+            (true, true) => return None,
+            (true, false) => {
+                format!("{source} is not within net.ipv4.ip_local_port_range ({first}-{last})")
+            }
+            (false, _) => {
+                format!("{source}: this kernel picks nothing out of a range (Linux 6.3 does)")
+            }
+        };
+        Some(format!(
+            "upstream.{name}.source: {why}, so one port serves one endpoint at a time"
+        ))
+    };
+    concerned.filter_map(warning).collect()
+}
+
 /// Sockets that listening there takes: a name may stand for an IPv4 and an IPv6 address.
 fn sockets(address: &Address) -> u64 {
     match address {

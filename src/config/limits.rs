@@ -72,6 +72,7 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
         }
     }
     for upstream in &names.upstreams {
+        warnings.extend(ports_warning(values, upstream));
         warnings.extend(reuse_warning(values, upstream));
         warnings.extend(close_warning(
             values,
@@ -97,6 +98,24 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// A pool that its own ports can't bear.
+fn ports_warning(values: &Values, upstream: &str) -> Option<String> {
+    let key = format!("upstream.{upstream}.source");
+    let size = values.number(&format!("upstream.{upstream}.pool.size"))?;
+    let ports_of = |is_ipv4: bool| -> Option<u64> {
+        let sources = values
+            .sources(&key)
+            .iter()
+            .filter(|it| it.ip.is_ipv4() == is_ipv4);
+        let ports = sources.map(|it| it.ports.as_ref().map(|ports| ports.len() as u64));
+        ports.sum::<Option<u64>>().filter(|ports| *ports > 0)
+    };
+    let ports = [true, false].into_iter().filter_map(ports_of).min()?;
+    (ports < size).then(|| {
+        format!("{key}: {ports} ports bear less than upstream.{upstream}.pool.size, {size}")
+    })
 }
 
 /// What an operator must know who chose `tcp`.

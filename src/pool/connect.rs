@@ -4,54 +4,80 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, UnixStream, lookup_host};
+use socket2::SockRef;
+use tokio::net::{UnixStream, lookup_host};
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use crate::close::Side;
+use super::dial::Dialler;
+use super::source::Sources;
 use crate::config::checked::Address;
 use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::ConnectOutcome;
 use crate::transport::Transport;
 
 /// The options of upstream connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// TCP keepalive; `None`: off.
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT`; `None`: the system's.
     pub user_timeout: Option<Duration>,
+    /// The addresses to dial from.
+    pub sources: Arc<Sources>,
+}
+
+/// A connect that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// How.
+    pub outcome: ConnectOutcome,
+    /// The address that was dialled last, if one was.
+    pub address: Option<SocketAddr>,
+}
+
+impl Failed {
+    /// Nobody needed it any more.
+    pub const ABANDONED: Self = Self {
+        outcome: ConnectOutcome::Abandoned,
+        address: None,
+    };
 }
 
 /// Connects to `address`, trying all addresses of a name, until `deadline`. `watch` follows the last one
 /// that was tried, with success or without.
 pub async fn connect(
     address: &Address,
-    options: Options,
+    options: &Options,
     ledger: &Ledger,
     watch: &mut Watch,
     deadline: Instant,
-) -> Result<Transport, ConnectOutcome> {
+) -> Result<Transport, Failed> {
+    let mut dialler = Dialler {
+        options,
+        ledger,
+        watch,
+        address: None,
+    };
     let dialled = async {
         match address {
-            Address::Ip(address) => {
-                let dialled = dial(*address, options, ledger, watch).await;
-                dialled.map_err(|it| outcome(&it))
-            }
-            Address::Name(name, port) => dial_name(name, *port, options, ledger, watch).await,
+            Address::Ip(address) => dialler.dial(*address).await,
+            Address::Name(name, port) => dial_name(name, *port, &mut dialler).await,
             Address::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Transport::dialled_unix(stream)),
                 Err(error) => Err(outcome(&error)),
             },
         }
     };
-    timeout_at(deadline.into(), dialled)
-        .await
-        .unwrap_or(Err(ConnectOutcome::TimedOut))
+    let dialled = timeout_at(deadline.into(), dialled).await;
+    let dialled = dialled.unwrap_or(Err(ConnectOutcome::TimedOut));
+    dialled.map_err(|outcome| Failed {
+        outcome,
+        address: dialler.address,
+    })
 }
 
 /// Whom a connection leads to; `None` over a Unix socket.
@@ -62,9 +88,7 @@ pub fn peer(service: &Transport) -> Option<SocketAddr> {
 async fn dial_name(
     name: &str,
     port: u16,
-    options: Options,
-    ledger: &Ledger,
-    watch: &mut Watch,
+    dialler: &mut Dialler<'_>,
 ) -> Result<Transport, ConnectOutcome> {
     let addresses = lookup_host((name, port)).await.map_err(|error| {
         debug!(name, %error, "name not resolved");
@@ -72,42 +96,16 @@ async fn dial_name(
     })?;
     let mut last = ConnectOutcome::Unresolved;
     for address in addresses {
-        match dial(address, options, ledger, watch).await {
+        match dialler.dial(address).await {
             Ok(dialled) => return Ok(dialled),
-            Err(error) => last = outcome(&error),
+            Err(outcome) => last = outcome,
         }
     }
     Err(last)
 }
 
-async fn dial(
-    address: SocketAddr,
-    options: Options,
-    ledger: &Ledger,
-    watch: &mut Watch,
-) -> io::Result<Transport> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    let options_of = SockRef::from(&socket);
-    options_of.set_tcp_nodelay(true)?;
-    if let Some(idle) = options.keepalive {
-        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(idle);
-        options_of.set_tcp_keepalive(&keepalive)?;
-    }
-    if options.user_timeout.is_some() {
-        options_of.set_tcp_user_timeout(options.user_timeout)?;
-    }
-    *watch = ledger.watch(Side::Upstream, socket.as_fd(), address);
-    let stream = socket.connect(address).await?;
-    watch.connected(stream.as_fd());
-    Ok(Transport::dialled_tcp(stream))
-}
-
 /// What an error of connect(2) or socket(2) means.
-fn outcome(error: &io::Error) -> ConnectOutcome {
+pub(super) fn outcome(error: &io::Error) -> ConnectOutcome {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOENT) => ConnectOutcome::Refused,
         Some(libc::ETIMEDOUT) => ConnectOutcome::TimedOut,

@@ -159,6 +159,7 @@ pub fn unconnected(outcome: ConnectOutcome, is_tcp: bool) -> Ending {
         ConnectOutcome::TimedOut => (I::Millpond, M::Timeout),
         ConnectOutcome::Unreachable => (I::Kernel, M::Refused),
         ConnectOutcome::PortsExhausted
+        | ConnectOutcome::SourceUnusable
         | ConnectOutcome::DescriptorsExhausted
         | ConnectOutcome::Unresolved
         | ConnectOutcome::Denied => (I::Millpond, M::Refused),

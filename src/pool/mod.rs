@@ -1,7 +1,7 @@
 //! The connections to one endpoint: who holds which, and how one begins and ends.
 //!
 //! [`books`](core) keeps exact account of every slot, [`wait_queue`] of who waits, [`idle_limit`] of how
-//! long the endpoint keeps an idle connection; all three are pure.
+//! long the endpoint keeps an idle connection, [`source`] of the ports to dial from; all are pure.
 //! [`connect`] opens a connection, a [`Lease`] lends it, [`ending`] says how it ended. Not here: which
 //! endpoint is chosen, and who is lent what (see `upstream`): a pool knows an address, not the group
 //! it serves.
@@ -9,9 +9,11 @@
 pub mod connect;
 pub mod connection;
 pub mod core;
+mod dial;
 pub mod ending;
 pub mod idle_limit;
 pub mod lease;
+pub mod source;
 pub mod wait_queue;
 
 pub use connection::{Connection, EndpointId, Look, ask_kernel};

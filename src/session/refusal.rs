@@ -21,6 +21,10 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
         ),
         R::WaitTimeout => (503, "No connection to the service became free in time."),
         R::ConnectFailed => (502, "The service could not be connected to."),
+        R::DialShortage => (
+            503,
+            "The proxy can't open a connection to the service at present.",
+        ),
         R::UpstreamDied => (502, "The service closed the connection without an answer."),
         R::UpstreamVanished => (502, "The service vanished without an answer."),
         R::CrossedAnswer => (502, "The service's connection was not clean."),
@@ -59,7 +63,7 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
 pub(super) fn end(reason: RefusalReason) -> SessionEnd {
     use RefusalReason as R;
     let (initiator, phase, manner) = match reason {
-        R::QueueFull => (Initiator::Millpond, Phase::Queue, Manner::Limit),
+        R::QueueFull | R::DialShortage => (Initiator::Millpond, Phase::Queue, Manner::Limit),
         R::WaitTimeout => (Initiator::Millpond, Phase::Queue, Manner::Timeout),
         R::Draining => (Initiator::Operator, Phase::Request, Manner::Refused),
         R::ConnectFailed => (Initiator::Upstream, Phase::Queue, Manner::Refused),
@@ -181,6 +185,7 @@ pub(super) fn of_acquire(error: &AcquireError) -> RefusalReason {
     match error {
         AcquireError::QueueFull => RefusalReason::QueueFull,
         AcquireError::TimedOut => RefusalReason::WaitTimeout,
+        AcquireError::ConnectFailed(outcome) if outcome.is_local() => RefusalReason::DialShortage,
         AcquireError::ConnectFailed(_) => RefusalReason::ConnectFailed,
         AcquireError::Draining => RefusalReason::Draining,
     }

@@ -48,6 +48,7 @@ reasons! {
         TimedOut => "timeout": "Nothing was heard within `connect_timeout`.",
         Unreachable => "unreachable": "No route, or the network said no.",
         PortsExhausted => "ports_exhausted": "This host has no free port towards the endpoint.",
+        SourceUnusable => "source_unusable": "No address of `source` is one of this host's and of the endpoint's family.",
         DescriptorsExhausted => "descriptors_exhausted": "The process or host is out of descriptors.",
         Unresolved => "unresolved": "The endpoint's name has no address.",
         Denied => "denied": "The kernel or a Unix socket's permissions refused it.",
@@ -58,7 +59,16 @@ reasons! {
 impl ConnectOutcome {
     /// Whether this host could not dial, whatever the endpoint.
     pub fn is_local(self) -> bool {
-        matches!(self, Self::PortsExhausted | Self::DescriptorsExhausted)
+        match self {
+            Self::PortsExhausted | Self::SourceUnusable | Self::DescriptorsExhausted => true,
+            Self::Established
+            | Self::Refused
+            | Self::TimedOut
+            | Self::Unreachable
+            | Self::Unresolved
+            | Self::Denied
+            | Self::Abandoned => false,
+        }
     }
 }
 
@@ -161,6 +171,7 @@ reasons! {
         QueueFull => "queue_full": "`wait_queue` sessions waited already (503).",
         WaitTimeout => "wait_timeout": "No connection within `wait_timeout` (503).",
         ConnectFailed => "connect_failed": "No endpoint could be connected to (502).",
+        DialShortage => "dial_shortage": "millpond's own host had no port, address or descriptor left to dial with (503).",
         UpstreamDied => "upstream_died": "The service closed or reset the connection without an answer (502).",
         UpstreamVanished => "upstream_vanished": "The service vanished without an answer (502).",
         CrossedAnswer => "crossed_answer": "Bytes that were meant for somebody else came from the service (502).",

@@ -193,8 +193,8 @@ rows! {
             "The client sent nothing within the time for it.",
             "Nothing: a spare connection that was never used.";
         Millpond Queue Limit abnormal:
-            "The wait queue was full; the client got an error.",
-            "A larger pool if the service can bear it, a faster service, or fewer clients at once.";
+            "The wait queue was full, or this host could not dial; the client got an error.",
+            "`refusals` tells which. For `dial_shortage` the log says what is missing; else a larger pool if the service can bear it, a faster service, or fewer clients at once.";
         Millpond Queue Timeout abnormal:
             "No upstream connection came free within `wait_timeout`; the client got an error.",
             "As above; `wait_timeout` bounds how long each may wait.";

@@ -117,6 +117,9 @@ pub struct EndpointCensus {
     pub learned_idle_timeout: Option<Duration>,
     /// How many closes that rests on.
     pub learned_from_closes: usize,
+    /// Why it can't be dialled, where this host lacks the ports or addresses for it, and what helps; null
+    /// since a connect succeeded.
+    pub shortage: Option<String>,
 }
 
 fn milliseconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use socket2::{Domain, SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef, Type};
 
 /// Bytes written that the peer's kernel has not acknowledged (tcp(7), `SIOCOUTQ`). On a Unix socket:
 /// memory held by what the peer's program has not read, which is 0 exactly when it has read all.
@@ -75,6 +75,12 @@ pub fn has_peer_closed(socket: BorrowedFd<'_>) -> io::Result<bool> {
 pub fn choose_port_at_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
     let option = libc::IP_BIND_ADDRESS_NO_PORT;
     set_option(socket, libc::IPPROTO_IP, option, 1)
+}
+
+/// Whether this kernel knows [`set_local_ports`].
+pub fn keeps_to_ranges() -> bool {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None);
+    socket.is_ok_and(|it| set_local_ports(it.as_fd(), &(0..=0)).is_ok())
 }
 
 /// Leaves a socket that is not bound to a port only these to choose from when it connects, as far as

@@ -13,6 +13,7 @@ pub mod health;
 mod keeper;
 mod lesson;
 mod reshape;
+mod shortage;
 mod wait;
 
 use std::collections::VecDeque;
@@ -26,10 +27,12 @@ use tokio_util::task::TaskTracker;
 
 use self::core::{Action, Answer, Core, Refused};
 use self::ends::seen_when;
-use self::reshape::Shape;
+use self::reshape::{Dialling, Shape};
 pub use self::wait::Wait;
 use crate::config::checked;
+use crate::pool::connect::Failed;
 use crate::pool::ending::Seen;
+use crate::pool::source::SourcePorts;
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
 use crate::stats::ledger::Watch;
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
@@ -95,7 +98,8 @@ pub enum AcquireError {
     /// No connection within `wait_timeout`: as above, or a service that is slow.
     #[error("no connection was free in time")]
     TimedOut,
-    /// No endpoint could be connected to: the service's fault, or the network's.
+    /// No endpoint could be connected to: the service's fault, or the network's; where it
+    /// [is local](ConnectOutcome::is_local), that of this host.
     #[error("no endpoint could be connected to ({0:?})")]
     ConnectFailed(ConnectOutcome),
     /// millpond is stopping.
@@ -195,6 +199,16 @@ impl Upstream {
                 (Answer::Draining | Answer::Waits(_), _) => return Err(AcquireError::Draining),
             }
         }
+    }
+
+    /// The ports of each source address towards each endpoint, for whoever counts them
+    /// ([`SourcePorts::set_counted`]); none where the kernel chooses the address.
+    pub fn source_ports(&self) -> Vec<(Arc<str>, Vec<Arc<SourcePorts>>)> {
+        let state = self.lock();
+        let in_force = state.core.books().map(|(id, ..)| id);
+        in_force
+            .filter_map(|id| state.shape.source_ports(id))
+            .collect()
     }
 
     /// Retires every connection: idle ones now, leased ones at their boundary.
@@ -311,9 +325,9 @@ impl Upstream {
             Some(dialling) => {
                 let connecting = dialling.connect(&self.stats.ledger, &mut watch, began);
                 let ended = self.cut.run_until_cancelled(connecting).await;
-                ended.unwrap_or(Err(ConnectOutcome::Abandoned))
+                ended.unwrap_or(Err(Failed::ABANDONED))
             }
-            None => Err(ConnectOutcome::Abandoned),
+            None => Err(Failed::ABANDONED),
         };
         let now = clock::now();
         let mut actions = Actions::new();
@@ -348,13 +362,16 @@ impl Upstream {
                 state
                     .core
                     .connected(endpoint, connection, reason, now, &mut actions);
+                state.shape.end_shortage(endpoint);
                 drop(state);
                 // If it is idle, the keeper's first look begins the watch.
                 self.wake_keeper_for(endpoint, id);
             }
             (connected, dialling) => {
-                let outcome = connected.err().unwrap_or(ConnectOutcome::Abandoned);
+                let failed = connected.err().unwrap_or(Failed::ABANDONED);
+                let outcome = failed.outcome;
                 self.stats.connects.increment(outcome);
+                let sources = dialling.as_ref().map(Dialling::sources);
                 self.end_unconnected(outcome, dialling, watch, now - began);
                 let mut state = self.lock();
                 state
@@ -362,6 +379,7 @@ impl Upstream {
                     .connect_failed(endpoint, key, reason, outcome, now, &mut actions);
                 state.keeper_deadline = None;
                 drop(state);
+                self.note_shortage(endpoint, sources, failed, now);
                 self.keeper.notify_one();
                 self.settled.notify_waiters();
             }
@@ -414,6 +432,7 @@ impl PoolCensus for Upstream {
                 failures,
                 learned_idle_timeout: books.learned().map(|it| it.timeout),
                 learned_from_closes: books.learned().map_or(0, |it| it.closes),
+                shortage: state.shape.shortage_text(id),
             });
         UpstreamCensus {
             waiters: state.core.waiters(),

@@ -5,16 +5,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::core::{EndpointRules, GroupRules};
 use super::health::Backoff;
+use super::shortage::{Shortage, Told, host_ports};
 use super::{Actions, Upstream};
 use crate::close::linger::First;
 use crate::config::checked::{self, Address, CloseFirst, Protocol};
 use crate::pool::EndpointId;
-use crate::pool::connect::{self, Options};
+use crate::pool::connect::{self, Failed, Options};
 use crate::pool::core::Limits;
+use crate::pool::source::{HostPorts, SourcePorts, Sources};
 use crate::stats::ledger::{Ledger, Watch};
-use crate::stats::reason::{ConnectOutcome, DiscardReason};
+use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::Peer;
 use crate::transport::Transport;
 
@@ -34,6 +38,8 @@ struct Named {
     id: EndpointId,
     address: Address,
     label: Arc<str>,
+    sources: Arc<Sources>,
+    shortage: Shortage,
 }
 
 /// All that a connect needs.
@@ -54,9 +60,13 @@ impl Dialling {
         ledger: &Ledger,
         watch: &mut Watch,
         now: Instant,
-    ) -> Result<Transport, ConnectOutcome> {
+    ) -> Result<Transport, Failed> {
         let deadline = now + self.connect_timeout;
-        connect::connect(&self.address, self.options, ledger, watch, deadline).await
+        connect::connect(&self.address, &self.options, ledger, watch, deadline).await
+    }
+
+    pub(super) fn sources(&self) -> Arc<Sources> {
+        Arc::clone(&self.options.sources)
     }
 
     pub(super) fn is_ip(&self) -> bool {
@@ -116,6 +126,7 @@ impl Shape {
             options: Options {
                 keepalive: self.settings.keepalive,
                 user_timeout: self.settings.user_timeout,
+                sources: Arc::clone(&endpoint.sources),
             },
             connect_timeout: self.settings.pool.connect_timeout,
             max_lifetime: self.settings.pool.max_lifetime,
@@ -126,6 +137,60 @@ impl Shape {
     pub(super) fn label(&self, id: EndpointId) -> String {
         let endpoint = self.endpoints.iter().find(|it| it.id == id);
         endpoint.map_or_else(String::new, |it| it.label.to_string())
+    }
+
+    /// Has every endpoint dialled from the sources in force. What is known of their ports is kept where
+    /// nothing of it has changed; whether something has.
+    pub(super) fn set_sources(&mut self, host: &HostPorts) -> bool {
+        let mut is_changed = false;
+        let (addresses, reuse) = (&self.settings.source, self.settings.reuse_time_wait);
+        for endpoint in &mut self.endpoints {
+            if !endpoint.sources.is_of(addresses, reuse, host) {
+                endpoint.sources = Arc::new(Sources::new(addresses, reuse, host.clone()));
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
+    pub(super) fn source_ports(&self, id: EndpointId) -> Option<(Arc<str>, Vec<Arc<SourcePorts>>)> {
+        let endpoint = self.endpoints.iter().find(|it| it.id == id)?;
+        Some((Arc::clone(&endpoint.label), endpoint.sources.all().to_vec()))
+    }
+
+    pub(super) fn shortage(&mut self, id: EndpointId) -> Option<&mut Shortage> {
+        let endpoint = self.endpoints.iter_mut().find(|it| it.id == id);
+        endpoint.map(|it| &mut it.shortage)
+    }
+
+    pub(super) fn end_shortage(&mut self, id: EndpointId) {
+        if let Some(shortage) = self.shortage(id) {
+            shortage.ended();
+        }
+    }
+
+    pub(super) fn shortage_text(&self, id: EndpointId) -> Option<String> {
+        let endpoint = self.endpoints.iter().find(|it| it.id == id)?;
+        endpoint.shortage.text()
+    }
+
+    /// A connect lacked a port, or an address: what is to be told of it, if it is time to.
+    pub(super) fn told(
+        &mut self,
+        id: EndpointId,
+        sources: Arc<Sources>,
+        failed: Failed,
+        now: Instant,
+    ) -> Option<Told> {
+        let endpoint = self.endpoints.iter_mut().find(|it| it.id == id)?;
+        let count = endpoint.shortage.failed(now)?;
+        Some(Told {
+            endpoint: id,
+            label: Arc::clone(&endpoint.label),
+            sources,
+            failed,
+            count,
+        })
     }
 
     /// The name of the endpoint with this address, given if it is new.
@@ -139,6 +204,8 @@ impl Shape {
             id,
             address: address.clone(),
             label,
+            sources: Arc::default(),
+            shortage: Shortage::default(),
         });
         id
     }
@@ -149,6 +216,7 @@ impl Upstream {
     /// connections now and leased ones at their boundary; and so is everything where the boundaries
     /// are known by other rules from now on.
     pub fn apply(&self, settings: &checked::Upstream, now: Instant) {
+        let host = host_ports();
         let mut actions = Actions::new();
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -181,7 +249,14 @@ impl Upstream {
         for id in known.into_iter().filter(|id| !named.contains(id)) {
             state.core.remove_endpoint(id, now, &mut actions);
         }
+        let is_news = state.shape.set_sources(&host);
         drop(guard);
+        if is_news {
+            let (range, keeps) = (&host.range, host.keeps_to_ranges);
+            for warning in checked::source_warnings(&self.name, settings, range, keeps) {
+                warn!("{warning}");
+            }
+        }
         self.keeper.notify_one();
         self.perform(actions);
     }

@@ -1,0 +1,341 @@
+//! An endpoint that can't be dialled for want of a port, or of an address to dial from: says so to the
+//! operator, with what the kernel counts and what helps.
+//!
+//! Not here: the outcome's counter (see [`Upstream::dial`]), and the pause until the next try, which is
+//! that of every failed connect (see `upstream::core`).
+//!
+//! Invariant: the kernel is asked on no thread that serves sessions, and once in [`TOLD_EVERY`] at most.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::Upstream;
+use crate::census::diag;
+use crate::census::filter::{Condition, End, Filter};
+use crate::census::settings;
+use crate::census::socket::{Socket, State, States};
+use crate::pool::EndpointId;
+use crate::pool::connect::Failed;
+use crate::pool::source::{Counted, HostPorts, Picker, SourcePorts, Sources};
+use crate::stats::reason::ConnectOutcome;
+use crate::sys::clock;
+use crate::sys::socket::keeps_to_ranges;
+
+/// An endpoint's shortage is told at once, and then so often while it lasts.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// A line names so many sources.
+const NAMED_MAX: usize = 8;
+
+/// The shortage of one endpoint, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Shortage {
+    told_at: Option<Instant>,
+    /// Connects that failed for it since it was told.
+    untold: u64,
+    /// The last connect failed for it.
+    lasts: bool,
+    /// What was told last.
+    text: Option<String>,
+}
+
+/// The ports of this host as its kernel gives them out; what a kernel begins with, where that can't be
+/// read.
+pub(super) fn host_ports() -> HostPorts {
+    let initial = HostPorts::default();
+    HostPorts {
+        range: settings::port_range().unwrap_or(initial.range),
+        reserved: settings::reserved_ports().unwrap_or(initial.reserved),
+        keeps_to_ranges: keeps_to_ranges(),
+    }
+}
+
+/// Whether a connect that ended like this lacked something that this host's operator can give it.
+fn is_shortage(outcome: ConnectOutcome) -> bool {
+    matches!(
+        outcome,
+        ConnectOutcome::PortsExhausted | ConnectOutcome::SourceUnusable
+    )
+}
+
+impl Shortage {
+    /// A connect failed for it: how many did since it was told, if it is to be told again.
+    pub(super) fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        self.lasts = true;
+        let is_due = self
+            .told_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= TOLD_EVERY);
+        is_due.then(|| {
+            self.told_at = Some(now);
+            std::mem::take(&mut self.untold)
+        })
+    }
+
+    /// A connect succeeded.
+    pub(super) fn ended(&mut self) {
+        self.lasts = false;
+    }
+
+    /// What was told last, while it lasts.
+    pub(super) fn text(&self) -> Option<String> {
+        self.text.clone().filter(|_| self.lasts)
+    }
+}
+
+/// A shortage to be told.
+pub(super) struct Told {
+    pub(super) endpoint: EndpointId,
+    pub(super) label: Arc<str>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) failed: Failed,
+    /// How many connects failed for it since it was told before.
+    pub(super) count: u64,
+}
+
+impl Upstream {
+    /// A connect failed: if it is for a shortage that is to be told now, sees to it.
+    pub(super) fn note_shortage(
+        &self,
+        endpoint: EndpointId,
+        sources: Option<Arc<Sources>>,
+        failed: Failed,
+        now: Instant,
+    ) {
+        let sources = sources.filter(|_| is_shortage(failed.outcome));
+        let (Some(sources), Some(me)) = (sources, self.me.upgrade()) else {
+            return;
+        };
+        let told = self.lock().shape.told(endpoint, sources, failed, now);
+        if let Some(told) = told {
+            self.tasks.spawn_blocking(move || me.tell_shortage(&told));
+        }
+    }
+
+    /// Asks the kernel what holds the ports, and says it. Blocks for some milliseconds.
+    fn tell_shortage(&self, told: &Told) {
+        let host = host_ports();
+        let text = match told.failed.address {
+            None => return,
+            Some(address) if told.failed.outcome == ConnectOutcome::SourceUnusable => {
+                unusable(&self.name, &told.sources, address)
+            }
+            Some(address) => {
+                let rows = count(&told.sources, &host, address);
+                if let Ok(rows) = &rows {
+                    let now = clock::now();
+                    for (source, row) in told.sources.all().iter().zip(rows) {
+                        source.set_counted(row.counted, now);
+                    }
+                }
+                exhausted(&self.name, &told.sources, address, &rows)
+            }
+        };
+        warn!(
+            upstream = self.name,
+            endpoint = &*told.label,
+            connects_failed = told.count,
+            "{text}"
+        );
+        let mut state = self.lock();
+        // The host's range may be another by now: that may be the cure.
+        state.shape.set_sources(&host);
+        if let Some(shortage) = state.shape.shortage(told.endpoint) {
+            shortage.text = Some(text);
+        }
+    }
+}
+
+/// What the kernel says of the ports of one source, or of the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    /// `None`: any address of the host.
+    ip: Option<IpAddr>,
+    picker: Picker,
+    range: RangeInclusive<u16>,
+    ports: u32,
+    counted: Counted,
+}
+
+impl Row {
+    fn of(source: &SourcePorts) -> Self {
+        Self {
+            ip: Some(source.address().ip),
+            picker: source.picker(),
+            range: source.range().clone(),
+            ports: source.ports(),
+            counted: Counted::default(),
+        }
+    }
+
+    fn of_host(host: &HostPorts) -> Self {
+        Self {
+            ip: None,
+            picker: Picker::Kernel,
+            range: host.range.clone(),
+            ports: host.given_out(&host.range),
+            counted: Counted::default(),
+        }
+    }
+
+    fn holds(&self, local: SocketAddr) -> bool {
+        self.ip.is_none_or(|ip| ip == local.ip()) && self.range.contains(&local.port())
+    }
+}
+
+/// Counts what holds the ports of each source towards `address`; without sources, those of the host.
+fn count(sources: &Sources, host: &HostPorts, address: SocketAddr) -> io::Result<Vec<Row>> {
+    let mut rows: Vec<Row> = sources.all().iter().map(|it| Row::of(it)).collect();
+    if rows.is_empty() {
+        rows.push(Row::of_host(host));
+    }
+    let mut conditions = vec![Condition::at(End::Peer, address)];
+    // Where a port serves one endpoint at a time, the others' count too.
+    let exclusive: Vec<bool> = sources
+        .all()
+        .iter()
+        .map(|it| is_exclusive(sources, it))
+        .collect();
+    let of_others = sources.all().iter().zip(&exclusive).filter(|(_, is)| **is);
+    conditions.extend(of_others.map(|(source, _)| Condition {
+        end: End::Local,
+        address: Some(source.address().ip),
+        port: None,
+    }));
+    let filter = Filter::any_of(conditions).unwrap_or_default();
+    let mut seen = HashSet::new();
+    diag::dump(States::CONNECTED, &filter, &mut |socket: &Socket| {
+        let is_ours = socket.peer == address;
+        let place = rows.iter().enumerate().position(|(place, row)| {
+            let is_exclusive = exclusive.get(place).copied().unwrap_or_default();
+            row.holds(socket.local) && (is_ours || is_exclusive)
+        });
+        let Some(place) = place.filter(|_| seen.insert(socket.local)) else {
+            return;
+        };
+        let counted = &mut rows[place].counted;
+        match socket.state {
+            State::TimeWait => counted.time_wait += 1,
+            _ => counted.in_use += 1,
+        }
+    })?;
+    count_listened(&mut rows)?;
+    Ok(rows)
+}
+
+/// A port that somebody listens on, at whatever address, is none that the kernel picks; and none that can
+/// be bound to at the same address.
+fn count_listened(rows: &mut [Row]) -> io::Result<()> {
+    let mut listened = Vec::new();
+    diag::dump(States::of(&[State::Listen]), &Filter::all(), &mut |it| {
+        listened.push(it.local);
+    })?;
+    for row in rows {
+        let holds = |it: &&SocketAddr| {
+            let is_in_the_way =
+                row.picker == Picker::Kernel || it.ip().is_unspecified() || row.ip == Some(it.ip());
+            is_in_the_way && row.range.contains(&it.port())
+        };
+        let ports = listened.iter().filter(holds).map(SocketAddr::port);
+        let held = ports.collect::<HashSet<_>>().len();
+        row.counted.in_use += u32::try_from(held).unwrap_or(u32::MAX);
+    }
+    Ok(())
+}
+
+/// Whether a port of `source` serves one endpoint at a time.
+fn is_exclusive(sources: &Sources, source: &SourcePorts) -> bool {
+    source.picker() == Picker::Millpond && !sources.reuse_time_wait()
+}
+
+/// What is said when no source has a free port.
+fn exhausted(
+    upstream: &str,
+    sources: &Sources,
+    address: SocketAddr,
+    rows: &io::Result<Vec<Row>>,
+) -> String {
+    let mut text = format!("no free port to dial {address}");
+    match rows {
+        Ok(rows) => {
+            for (number, row) in rows.iter().take(NAMED_MAX).enumerate() {
+                let before = if number == 0 { " from" } else { "," };
+                let _ = write!(text, "{before} {row}");
+            }
+            if rows.len() > NAMED_MAX {
+                let _ = write!(text, " and {} addresses more", rows.len() - NAMED_MAX);
+            }
+        }
+        Err(error) => {
+            let _ = write!(text, "; what holds them can't be counted ({error})");
+        }
+    }
+    let have_ranges = sources.all().iter().any(|it| it.address().ports.is_some());
+    let range = match have_ranges {
+        true => "widen the ranges of ports there",
+        false => "widen net.ipv4.ip_local_port_range",
+    };
+    let _ = write!(
+        text,
+        ". Add source addresses (upstream.{upstream}.source), {range}, or raise pool.max_lifetime and \
+         pool.max_exchanges, so that fewer connections are opened"
+    );
+    if sources.all().iter().any(|it| is_exclusive(sources, it)) {
+        text.push_str(
+            ". One port serves one endpoint at a time here: a range within \
+             net.ipv4.ip_local_port_range has all its ports for each",
+        );
+    }
+    text
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted { in_use, time_wait } = self.counted;
+        let (first, last) = (self.range.start(), self.range.end());
+        match self.ip {
+            Some(ip) => write!(f, "{ip}")?,
+            None => write!(f, "this host")?,
+        }
+        write!(
+            f,
+            " ({first}-{last}, {} ports: {time_wait} in TIME_WAIT, {in_use} in use",
+            self.ports
+        )?;
+        match self.ports.saturating_sub(time_wait + in_use) {
+            0 => write!(f, ")"),
+            // What somebody has bound to for another peer is not told apart.
+            rest => write!(f, ", {rest} free by now or bound to elsewhere)"),
+        }
+    }
+}
+
+/// What is said when there is no address to dial from.
+fn unusable(upstream: &str, sources: &Sources, address: SocketAddr) -> String {
+    let fits = |it: &&Arc<SourcePorts>| it.address().ip.is_ipv4() == address.is_ipv4();
+    let fitting: Vec<String> = sources
+        .all()
+        .iter()
+        .filter(fits)
+        .map(|it| it.address().ip.to_string())
+        .collect();
+    match fitting.as_slice() {
+        [] => format!(
+            "no address to dial {address} from: upstream.{upstream}.source has none of its family. Add one"
+        ),
+        fitting => format!(
+            "no address to dial {address} from: {} of upstream.{upstream}.source is not this host's. Give it \
+             to an interface, or take it out there",
+            fitting.join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
