@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use support::client::{self, Client};
 use support::crossing::{Crossing, Until};
 use support::netns::{Network, SERVICE};
-use support::nginx::{Nginx, free_address};
+use support::nginx::{Nginx, free_address, target_of};
 use support::peer::await_listening;
 use support::process::{Process, run};
 use support::proxy::{Config, Proxy};
@@ -421,10 +421,7 @@ const NGINX: &str = "keepalive_timeout 20ms; location / { return 200; }";
 fn answered_by(nginx: &Nginx, storm: &Storm) -> Vec<String> {
     wait::until("nginx has logged what it answered", || {
         let log = nginx.access_log();
-        let targets = log
-            .iter()
-            .map(|line| line.split(' ').nth(3).unwrap().to_owned());
-        let targets: Vec<_> = targets.collect();
+        let targets: Vec<_> = log.iter().map(|line| target_of(line)).collect();
         let logged: HashSet<_> = targets.iter().cloned().collect();
         storm.succeeded.is_subset(&logged).then_some(targets)
     })

@@ -60,13 +60,30 @@ impl Nginx {
         let text = std::fs::read_to_string(self.directory.path().join("access.log")).unwrap();
         text.lines().map(str::to_owned).collect()
     }
+
+    /// Stops it: the access log, to which nothing is added any more.
+    pub fn finish(mut self) -> Vec<String> {
+        self.stop();
+        self.access_log()
+    }
+
+    fn stop(&mut self) {
+        if self.process.ended().is_none() {
+            // The master ends its workers; a killed master would leave them.
+            self.process.signal(Signal::SIGTERM);
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The target in a line of the access log.
+pub fn target_of(line: &str) -> String {
+    line.split(' ').nth(3).unwrap().to_owned()
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master ends its workers; a killed master would leave them.
-        self.process.signal(Signal::SIGTERM);
-        let _ = self.process.wait();
+        self.stop();
     }
 }
 
