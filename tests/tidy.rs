@@ -11,7 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "proxy", "admin", "census", "config", "drain", "log", "notify", "stats", "sys",
+            "proxy", "admin", "config", "drain", "log", "notify", "stats", "witness", "census",
+            "sys",
         ],
     ),
     (

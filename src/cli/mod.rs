@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 pub mod run;
 mod stop;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

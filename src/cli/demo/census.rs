@@ -1,14 +1,17 @@
-//! The kernel's own accounts: TIME_WAIT sockets (proc_net_tcp), the ports that a connect may take
-//! (ip(7)), and the CPU time of threads (proc_pid_schedstat).
+//! TIME_WAIT of one address, by the side that keeps it, and the CPU time of threads
+//! (proc_pid_schedstat).
 //!
 //! On loopback both ends of a connection are this host's, so both sides show. Whose they are is told by
 //! the whole address: a port alone may be a listener's and, for another connection, a client's own.
 
 use std::fs;
 use std::io;
-use std::net::SocketAddrV4;
-use std::ops::RangeInclusive;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
+
+use crate::census::diag;
+use crate::census::filter::{Condition, End, Filter};
+use crate::census::socket::{Socket, State, States};
 
 const SETTLE_POLLS_MAX: u32 = 100;
 const SETTLE_POLL: Duration = Duration::from_millis(20);
@@ -22,36 +25,26 @@ pub(super) struct TimeWait {
     pub(super) listening: usize,
 }
 
+/// What is counted of one address.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    time_wait: TimeWait,
+    /// Sockets whose end is under way.
+    closing: usize,
+}
+
 /// Counts once no connection on `address` is half-way through its end, or after two seconds.
 pub(super) async fn time_wait(address: SocketAddrV4) -> io::Result<TimeWait> {
+    let address = SocketAddr::V4(address);
     let mut ticks = tokio::time::interval(SETTLE_POLL);
     for _ in 0..SETTLE_POLLS_MAX {
         ticks.tick().await;
-        let (time_wait, closing) = count(&fs::read_to_string("/proc/net/tcp")?, address);
-        if closing == 0 {
-            return Ok(time_wait);
+        let count = count(address)?;
+        if count.closing == 0 {
+            return Ok(count.time_wait);
         }
     }
-    Ok(count(&fs::read_to_string("/proc/net/tcp")?, address).0)
-}
-
-/// The ports that this host gives to a connect without a bind.
-pub(super) fn ephemeral_ports() -> io::Result<RangeInclusive<u16>> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let mut ports = text.split_whitespace().map(str::parse);
-    match (ports.next(), ports.next()) {
-        (Some(Ok(first)), Some(Ok(last))) => Ok(first..=last),
-        _ => Err(io::Error::other(format!(
-            "ip_local_port_range says {text:?}"
-        ))),
-    }
-}
-
-/// When this host gives a port in TIME_WAIT out again: `net.ipv4.tcp_tw_reuse`.
-pub(super) fn tw_reuse() -> io::Result<u8> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_tw_reuse")?;
-    let value = text.trim().parse();
-    value.map_err(|_| io::Error::other(format!("tcp_tw_reuse says {text:?}")))
+    Ok(count(address)?.time_wait)
 }
 
 /// CPU time so far of this process's threads of that name; `None` where the kernel keeps no account.
@@ -67,38 +60,34 @@ pub(super) fn cpu_time(threads: &str) -> Option<Duration> {
     Some(times.sum()).filter(|time: &Duration| !time.is_zero())
 }
 
-/// The TIME_WAIT sockets, and those whose end is under way.
-fn count(table: &str, address: SocketAddrV4) -> (TimeWait, usize) {
-    // include/net/tcp_states.h
-    const FIN_WAIT_1: &str = "04";
-    const FIN_WAIT_2: &str = "05";
-    const TIME_WAIT: &str = "06";
-    const CLOSE_WAIT: &str = "08";
-    const LAST_ACK: &str = "09";
-    const CLOSING: &str = "0B";
+fn count(address: SocketAddr) -> io::Result<Count> {
+    let ends = [End::Local, End::Peer];
+    let conditions = ends.map(|end| Condition::at(end, address)).to_vec();
+    let filter = Filter::any_of(conditions).expect("there are two");
+    let mut count = Count::default();
+    diag::dump(States::CONNECTED, &filter, &mut |socket| {
+        count.add(socket, address);
+    })?;
+    Ok(count)
+}
 
-    // The bytes stand as the processor sees them.
-    let host = u32::from_ne_bytes(address.ip().octets());
-    let address = format!("{host:08X}:{:04X}", address.port());
-    let mut time_wait = TimeWait::default();
-    let mut closing = 0;
-    for line in table.lines().skip(1) {
-        let mut words = line.split_whitespace().skip(1);
-        let (Some(local), Some(remote), Some(state)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let (listening, dialling) = (local == address, remote == address);
-        match state {
-            TIME_WAIT if dialling => time_wait.dialling += 1,
-            TIME_WAIT if listening => time_wait.listening += 1,
-            FIN_WAIT_1 | FIN_WAIT_2 | CLOSE_WAIT | LAST_ACK | CLOSING if dialling || listening => {
-                closing += 1;
-            }
-            _ => {}
+impl Count {
+    fn add(&mut self, socket: &Socket, address: SocketAddr) {
+        match socket.state {
+            State::TimeWait if socket.peer == address => self.time_wait.dialling += 1,
+            State::TimeWait => self.time_wait.listening += 1,
+            State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::LastAck
+            | State::Closing => self.closing += 1,
+            State::Established
+            | State::SynSent
+            | State::SynReceived
+            | State::Close
+            | State::Listen => {}
         }
     }
-    (time_wait, closing)
 }
 
 #[cfg(test)]
@@ -107,29 +96,39 @@ mod tests {
 
     #[test]
     fn time_wait_is_counted_by_the_side_that_keeps_it() {
-        let service = SocketAddrV4::new([127, 0, 0, 2].into(), 8080);
-        let listens = format!("{:08X}:1F90", u32::from_ne_bytes([127, 0, 0, 2]));
-        let client = format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
-        // The last two are others': a client whose own port is 8080, and another service.
-        let table = format!(
-            "  sl  local_address rem_address   st tx_queue rx_queue\n\
-             0: {listens} 00000000:0000 0A 00000000:00000000\n\
-             1: {client}:C350 {listens} 06 00000000:00000000\n\
-             2: {client}:C351 {listens} 06 00000000:00000000\n\
-             3: {listens} {client}:C352 06 00000000:00000000\n\
-             4: {listens} {client}:C353 08 00000000:00000000\n\
-             5: {client}:1F90 {client}:1F91 06 00000000:00000000\n\
-             6: {client}:C354 {client}:1F90 06 00000000:00000000\n"
-        );
-        let (time_wait, closing) = count(&table, service);
+        let service = SocketAddr::from(([127, 0, 0, 2], 8080));
+        let client = SocketAddr::from(([127, 0, 0, 1], 50_000));
+        let mut count = Count::default();
+        for (local, peer, state) in [
+            (client, service, State::TimeWait),
+            (client, service, State::TimeWait),
+            (service, client, State::TimeWait),
+            (service, client, State::CloseWait),
+            (client, service, State::Established),
+        ] {
+            let socket = Socket {
+                state,
+                local,
+                peer,
+                inode: 0,
+                user_id: 0,
+                cookie: 1,
+                receive_queue: 0,
+                send_queue: 0,
+            };
+            count.add(&socket, service);
+        }
+        let time_wait = TimeWait {
+            dialling: 2,
+            listening: 1,
+        };
         assert_eq!(
-            time_wait,
-            TimeWait {
-                dialling: 2,
-                listening: 1
+            count,
+            Count {
+                time_wait,
+                closing: 1
             }
         );
-        assert_eq!(closing, 1);
     }
 
     #[test]

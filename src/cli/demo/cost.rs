@@ -15,8 +15,8 @@ use super::crowd::crowd;
 use super::dial::Dial;
 use super::mill::{Mill, POOL_SIZE};
 use super::service::{Behaviour, SERVICE_THREAD, Service};
-use super::table::{count, or_not_there, paragraph, point, table, time};
 use super::{DemoError, MILLPOND_THREADS};
+use crate::cli::table::{count, or_not_there, paragraph, point, table, time};
 use crate::sys::clock;
 
 /// What the progress bar counts.

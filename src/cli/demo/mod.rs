@@ -23,7 +23,6 @@ mod mill;
 mod ports;
 mod resets;
 mod service;
-mod table;
 
 use std::io;
 use std::process::ExitCode;

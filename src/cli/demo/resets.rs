@@ -17,8 +17,8 @@ use super::crowd::crowd;
 use super::dial::{Dial, Stream};
 use super::mill::Mill;
 use super::service::{Behaviour, Service};
-use super::table::{count, paragraph, point, table};
 use crate::admin::Control;
+use crate::cli::table::{count, paragraph, point, table};
 use crate::sys::clock;
 
 /// What the progress bar counts.

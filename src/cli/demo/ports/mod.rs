@@ -20,6 +20,7 @@ use super::crowd::crowd;
 use super::dial::{Dial, Target, can_narrow_ports};
 use super::mill::Mill;
 use super::service::{Behaviour, Service};
+use crate::census::settings;
 use crate::sys::clock;
 
 /// What the progress bar counts.
@@ -133,7 +134,7 @@ pub(super) async fn measure(millpond: &Handle, progress: &ProgressBar) -> Result
         row
     };
     Ok(Ports {
-        tw_reuse: census::tw_reuse().map_err(DemoError::Census)?,
+        tw_reuse: settings::tw_reuse().map_err(DemoError::Census)?,
         client_ports,
         straight,
         with_reuse,
@@ -226,7 +227,7 @@ async fn time_wait(address: SocketAddrV4) -> Result<TimeWait, DemoError> {
 impl ClientPorts {
     /// The last ones of the host's own: a range outside of them would not be taken.
     fn of_this_kernel() -> Result<Self, DemoError> {
-        let all = census::ephemeral_ports().map_err(DemoError::Census)?;
+        let all = settings::port_range().map_err(DemoError::Census)?;
         let first = all.end().saturating_sub(PORTS - 1);
         let few = first.max(*all.start())..=*all.end();
         match can_narrow_ports(&few).map_err(DemoError::Ports)? {

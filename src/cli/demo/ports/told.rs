@@ -3,8 +3,8 @@
 use std::net::SocketAddrV4;
 
 use super::super::mill::POOL_SIZE;
-use super::super::table::{count, or_not_there, paragraph, point, table};
 use super::{CLIENTS, CLIENTS_A_SECOND, ClientPorts, Ports, Row};
+use crate::cli::table::{count, or_not_there, paragraph, point, table};
 
 impl Ports {
     /// Prints the table, what it means and how to see it with `ss`.
