@@ -115,6 +115,7 @@ mod tests {
                 cookie: 1,
                 receive_queue: 0,
                 send_queue: 0,
+                time_wait_left: None,
             };
             count.add(&socket, service);
         }
