@@ -56,8 +56,8 @@ impl Ports {
 pub struct Route {
     /// Our own address.
     pub from: IpAddr,
-    /// The service's.
-    pub to: SocketAddr,
+    /// The service's; `None`: any, for a port that millpond binds serves one at a time.
+    pub to: Option<SocketAddr>,
     /// What a connect may take.
     pub ports: Ports,
 }
@@ -65,7 +65,7 @@ pub struct Route {
 impl Route {
     /// Whether `socket` takes one of its ports.
     pub fn is_taken_by(&self, socket: &Socket) -> bool {
-        socket.peer == self.to
+        self.to.is_none_or(|to| to == socket.peer)
             && socket.local.ip() == self.from
             && self.ports.has(socket.local.port())
     }
@@ -161,7 +161,7 @@ pub(super) mod tests {
     fn a_route_is_one_source_one_destination_and_its_ports() {
         let route = Route {
             from: [10, 0, 0, 1].into(),
-            to: ([10, 0, 0, 2], 80).into(),
+            to: Some(([10, 0, 0, 2], 80).into()),
             ports: Ports::new(1000..=1999, &[]),
         };
         let taken = socket(1000, State::Established, 0);
