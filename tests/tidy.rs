@@ -18,8 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
-            "listener", "session", "upstream", "admin", "stats", "witness", "config", "drain",
-            "log", "notify", "sys",
+            "listener", "session", "upstream", "pool", "admin", "stats", "census", "witness",
+            "close", "config", "drain", "log", "notify", "sys",
         ],
     ),
     (
@@ -60,7 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pool", &["close", "stats", "config", "sys", "transport"]),
     ("admin", &["stats", "config", "sys"]),
     ("log", &["stats", "close", "config", "sys"]),
-    ("stats", &["witness", "close", "sys"]),
+    ("stats", &["census", "witness", "close", "sys"]),
     ("witness", &["close", "sys"]),
     ("census", &["close", "sys"]),
     ("close", &["sys", "transport"]),

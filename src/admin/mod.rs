@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::stats::census::CensusSnapshot;
 use crate::stats::exposition::{Family, gather};
 use crate::stats::process::Process;
 use crate::stats::tree::Tree;
@@ -49,6 +50,8 @@ pub trait Control: Send + Sync + 'static {
     /// old one runs on, and the errors are all there are, each with its key. The future is dropped
     /// when the caller goes away, so what it does must not be left half done by that.
     fn reload(&self) -> BoxFuture<'_, Result<ReloadReport, Vec<String>>>;
+    /// The kernel's own count of sockets, now. On an error, a sentence that says why there is none.
+    fn census(&self) -> BoxFuture<'_, Result<Arc<CensusSnapshot>, String>>;
     /// Retires every idle connection of the upstream `name`, and every leased one at its next
     /// boundary. `false`: there is no such upstream.
     fn flush(&self, name: &str) -> bool;
@@ -98,6 +101,7 @@ pub fn router(control: Arc<dyn Control>, access: Access) -> Router {
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/resets", get(resets))
+        .route("/api/v1/census", get(census))
         .route("/api/v1/drain", post(drain))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/upstream/{name}/flush", post(flush))
@@ -210,6 +214,13 @@ async fn resets(State(control): Proxy, uri: Uri) -> Response {
             (PLAIN, Json(records)).into_response()
         }
         Err(sentence) => refuse(StatusCode::BAD_REQUEST, &sentence),
+    }
+}
+
+async fn census(State(control): Proxy) -> Response {
+    match control.census().await {
+        Ok(census) => (PLAIN, Json(&*census)).into_response(),
+        Err(sentence) => refuse(StatusCode::SERVICE_UNAVAILABLE, &sentence),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::stats::census::{CensusSnapshot, PortsRow};
 use crate::stats::snapshot::{ListenerSnapshot, Population, Snapshot, UpstreamSnapshot};
 
 /// The page of `snapshot`.
@@ -24,30 +25,8 @@ td { font-variant-numeric: tabular-nums } nav a { margin-right: 1em }
 "#;
 
 fn write_page(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
-    page.push_str(HEAD);
-    let state = if snapshot.draining {
-        "draining"
-    } else {
-        "running"
-    };
-    writeln!(
-        page,
-        "<h1>millpond</h1><p>Version {}, {state}, up {:.0} s.</p>",
-        Escaped(snapshot.version),
-        snapshot.uptime_seconds
-    )?;
-    page.push_str("<nav>");
-    for path in [
-        "/metrics",
-        "/api/v1/snapshot",
-        "/api/v1/sessions",
-        "/api/v1/resets",
-        "/healthz",
-        "/readyz",
-    ] {
-        write!(page, "<a href=\"{path}\">{path}</a>")?;
-    }
-    page.push_str("</nav>\n<h2>Listeners</h2>\n");
+    write_head(page, snapshot)?;
+    page.push_str("<h2>Listeners</h2>\n");
     let columns = [
         "",
         "address",
@@ -96,12 +75,109 @@ fn write_page(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
         let mut upstreams = snapshot.upstreams.iter();
         upstreams.try_for_each(|(name, upstream)| write_endpoints(page, name, upstream))
     })?;
+    if let Some(census) = &snapshot.census {
+        write_census(page, census)?;
+    }
     page.push_str("<h2>Ends</h2>\n");
     table(page, &["", "who", "phase", "manner", "count"], |page| {
         write_ends(page, snapshot)
     })?;
     page.push_str("</body></html>\n");
     Ok(())
+}
+
+fn write_head(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    page.push_str(HEAD);
+    let state = if snapshot.draining {
+        "draining"
+    } else {
+        "running"
+    };
+    writeln!(
+        page,
+        "<h1>millpond</h1><p>Version {}, {state}, up {:.0} s.</p>",
+        Escaped(snapshot.version),
+        snapshot.uptime_seconds
+    )?;
+    page.push_str("<nav>");
+    for path in [
+        "/metrics",
+        "/api/v1/snapshot",
+        "/api/v1/sessions",
+        "/api/v1/resets",
+        "/api/v1/census",
+        "/healthz",
+        "/readyz",
+    ] {
+        write!(page, "<a href=\"{path}\">{path}</a>")?;
+    }
+    page.push_str("</nav>\n");
+    Ok(())
+}
+
+fn write_census(page: &mut String, census: &CensusSnapshot) -> fmt::Result {
+    page.push_str("<h2>Ports</h2>\n");
+    let columns = [
+        "",
+        "endpoint",
+        "from",
+        "ports",
+        "used",
+        "TIME_WAIT",
+        "free",
+        "run out",
+    ];
+    table(page, &columns, |page| {
+        census
+            .ports
+            .iter()
+            .try_for_each(|row| write_ports(page, row))
+    })?;
+    page.push_str("<h2>Sockets</h2>\n");
+    let columns = [
+        "",
+        "side",
+        "established",
+        "CLOSE_WAIT",
+        "TIME_WAIT",
+        "the peers' TIME_WAIT",
+    ];
+    table(page, &columns, |page| {
+        census.legs.iter().try_for_each(|leg| {
+            let in_state = |state: &str| leg.sockets.get(state).copied().unwrap_or(0);
+            row(
+                page,
+                &[
+                    &Escaped(&leg.name),
+                    &leg.side.label(),
+                    &in_state("established"),
+                    &in_state("close_wait"),
+                    &in_state("time_wait"),
+                    &leg.peers_time_wait,
+                ],
+            )
+        })
+    })
+}
+
+fn write_ports(page: &mut String, ports: &PortsRow) -> fmt::Result {
+    let run_out = match ports.run_out_seconds {
+        Some(left) => format!("in {} s", left.as_secs()),
+        None => "not in sight".to_owned(),
+    };
+    row(
+        page,
+        &[
+            &Escaped(&ports.upstream),
+            &Escaped(&ports.endpoint),
+            &Escaped(&ports.source),
+            &ports.count,
+            &ports.used,
+            &ports.time_wait,
+            &ports.free,
+            &run_out,
+        ],
+    )
 }
 
 fn table(

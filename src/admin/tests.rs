@@ -62,6 +62,16 @@ impl Control for Fake {
         })
     }
 
+    fn census(&self) -> BoxFuture<'_, Result<Arc<CensusSnapshot>, String>> {
+        Box::pin(async {
+            self.note("census");
+            self.tree
+                .census
+                .last()
+                .ok_or_else(|| "the kernel does not list its sockets".to_owned())
+        })
+    }
+
     fn flush(&self, name: &str) -> bool {
         self.note(format!("flush {name}"));
         name == "app"

@@ -119,6 +119,16 @@ impl Count {
         }
     }
 
+    /// Counts a port that somebody listens on: a connect takes it towards nowhere, whatever the address (see
+    /// `inet_hash_connect` in net/ipv4/inet_hashtables.c). To be told of each port once.
+    pub fn add_listening(&mut self, port: u16, routes: &[Route]) {
+        for (route, ports) in routes.iter().zip(&mut self.routes) {
+            if route.ports.has(port) {
+                ports.used += 1;
+            }
+        }
+    }
+
     /// Counts one socket that is not listening. `routes` are those that it was made for.
     pub fn add(&mut self, socket: &Socket, routes: &[Route]) {
         self.add_to_legs(socket);
@@ -257,13 +267,15 @@ mod tests {
             socket("10.0.0.2:4001", "10.0.0.9:80", State::TimeWait, 0),
             socket("10.0.0.1:4002", "10.0.0.7:1", State::Established, 1),
         ];
-        let count = counted(&[], &routes, &sockets);
+        let mut count = counted(&[], &routes, &sockets);
+        count.add_listening(4099, &routes);
+        count.add_listening(4100, &routes);
         let taken: Vec<_> = count
             .routes
             .iter()
             .map(|it| (it.used, it.time_wait))
             .collect();
-        assert_eq!(taken, [(1, 1), (0, 1), (2, 1)]);
+        assert_eq!(taken, [(2, 1), (1, 1), (3, 1)]);
     }
 
     #[test]

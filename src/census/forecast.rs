@@ -117,15 +117,19 @@ fn runs_out(ports: &PortUse, growth: f64, waiting: TimeWaitPorts) -> Forecast {
         TimeWaitPorts::Reused => 0.0,
     };
     // Within the first minute today's TIME_WAIT ends and other begins, second by second.
-    for seconds in 0..=TIME_WAIT_SECONDS {
+    let mut before = f64::from(ports.used) + time_wait_after(0);
+    if before >= count {
+        return Forecast::RunsOut(Duration::ZERO);
+    }
+    for seconds in 1..=TIME_WAIT_SECONDS {
         let later = seconds as f64;
-        let taken = f64::from(ports.used)
-            + growth * later
-            + time_wait_after(seconds)
-            + begin_per_second * later;
+        let connections = f64::from(ports.used) + growth * later;
+        let taken = connections + time_wait_after(seconds) + begin_per_second * later;
         if taken >= count {
-            return Forecast::RunsOut(Duration::from_secs(seconds as u64));
+            let within = (count - before) / (taken - before);
+            return Forecast::RunsOut(Duration::from_secs_f64(later - 1.0 + within));
         }
+        before = taken;
     }
     // From then on as much ends as begins.
     let left = count - f64::from(ports.used) - begin_per_second * TIME_WAIT_SECONDS as f64;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::socket::{Socket, State};
 
 /// The ports that a connect may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ports {
     range: RangeInclusive<u16>,
     /// Of these it takes none.
@@ -52,7 +52,7 @@ impl Ports {
 }
 
 /// Ports from one address to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Our own address.
     pub from: IpAddr,
@@ -80,7 +80,7 @@ pub const TIME_WAIT_SECONDS: usize = 60;
 pub struct PortUse {
     /// There are so many.
     pub count: u32,
-    /// Taken by connections, those included that are being made or closed.
+    /// Taken by connections, those included that are being made or closed, and by listeners.
     pub used: u32,
     /// Taken by TIME_WAIT.
     pub time_wait: u32,

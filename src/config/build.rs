@@ -37,6 +37,7 @@ pub(super) fn config(values: &Values, names: &Names) -> Config {
         ledger: Ledger {
             witness: top.switch("ledger.witness"),
             recorder_size: as_usize(top.number("ledger.recorder_size")),
+            census_interval: top.time_limit("ledger.census_interval"),
         },
         shutdown: Shutdown {
             drain_timeout: top.time("shutdown.drain_timeout"),

@@ -48,6 +48,8 @@ pub struct Ledger {
     pub witness: bool,
     /// How many resets the recorder keeps; 0: none.
     pub recorder_size: usize,
+    /// How often the kernel is asked for its sockets; `None`: only when somebody asks.
+    pub census_interval: Option<Duration>,
 }
 
 /// `[shutdown]`

@@ -236,6 +236,7 @@ fn process_entries(config: &Config) -> Vec<Entry> {
     let Ledger {
         witness,
         recorder_size,
+        census_interval,
     } = ledger;
     let Shutdown {
         drain_timeout,
@@ -264,6 +265,10 @@ fn process_entries(config: &Config) -> Vec<Entry> {
         ("admin.listen", listen),
         ("ledger.witness", witness.to_string()),
         ("ledger.recorder_size", recorder_size.to_string()),
+        (
+            "ledger.census_interval",
+            time_text(census_interval.unwrap_or_default()),
+        ),
         ("shutdown.drain_timeout", time_text(*drain_timeout)),
         ("shutdown.grace", time_text(*grace)),
         ("log.format", format.to_owned()),

@@ -66,6 +66,16 @@ pub const KEYS: &[Key] = &[
         "resets that the recorder keeps",
     ),
     key(
+        "ledger.census_interval",
+        Kind::Time {
+            zero: true,
+            min: Duration::from_millis(100),
+            max: Duration::from_secs(3600),
+        },
+        "10s",
+        "how often the kernel is asked for its sockets; 0s: only on request",
+    ),
+    key(
         "shutdown.drain_timeout",
         time_or_none(),
         "25s",

@@ -1,10 +1,13 @@
 //! The proxy as the admin interface sees it.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Proxy;
 use crate::admin::{Control, Readiness, ReloadReport};
+use crate::stats::census::CensusSnapshot;
 use crate::stats::tree::Tree;
 
 impl Control for Proxy {
@@ -34,6 +37,10 @@ impl Control for Proxy {
             })
         }
         .boxed()
+    }
+
+    fn census(&self) -> BoxFuture<'_, Result<Arc<CensusSnapshot>, String>> {
+        self.take_census().boxed()
     }
 
     fn flush(&self, name: &str) -> bool {

@@ -5,6 +5,7 @@
 //! Invariant: a reload is applied as a whole or not at all, and what it does not name goes on
 //! untouched.
 
+mod census;
 mod control;
 mod reload;
 mod stop;
@@ -77,6 +78,7 @@ struct Shared {
     log: Arc<SessionLog>,
     /// Where a reload loads from; a proxy that was started by a program has nothing to reload.
     origin: Option<Origin>,
+    census: census::Census,
     /// Held by the reload under way.
     reloading: Mutex<()>,
 }
@@ -146,6 +148,7 @@ impl Proxy {
                 upstream_tasks: TaskTracker::new(),
                 log,
                 origin,
+                census: census::Census::default(),
                 reloading: Mutex::default(),
             }),
         };
@@ -158,6 +161,7 @@ impl Proxy {
             proxy.open(&mut parts, door, config);
         }
         drop(parts);
+        tokio::spawn(census::repeat(Arc::downgrade(&proxy.shared)));
         Ok(proxy)
     }
 

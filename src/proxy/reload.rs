@@ -170,7 +170,12 @@ impl Proxy {
                     .spawn(async move { upstream.closed().await });
             }
         }
+        let census_interval = parts.config.ledger.census_interval;
         parts.config = config.clone();
+        drop(parts);
+        if census_interval != config.ledger.census_interval {
+            self.census_interval_changed();
+        }
         Ok(())
     }
 
@@ -199,7 +204,7 @@ impl Proxy {
 fn effective(mut new: Config, old: &Config) -> Config {
     new.workers = old.workers;
     new.admin.clone_from(&old.admin);
-    new.ledger.clone_from(&old.ledger);
+    new.ledger.witness = old.ledger.witness;
     new.log.format = old.log.format;
     for (name, upstream) in &mut new.upstreams {
         let old = old.upstreams.get(name).map(|old| &old.protocol);

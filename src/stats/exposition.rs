@@ -2,6 +2,8 @@
 //!
 //! What can happen is present at 0 from the start, so that the first time shows as an increase.
 
+use std::time::Duration;
+
 use super::histogram::Durations;
 use super::process::Process;
 use super::snapshot::{
@@ -67,6 +69,7 @@ fn gaps(snapshot: &Snapshot) -> Vec<(Side, Termination)> {
 fn gather_known_or_not(snapshot: &Snapshot, process: &Process) -> Vec<Family> {
     let mut families = Families::new();
     gather_process(&mut families, snapshot, process);
+    gather_census(&mut families, snapshot);
     gather_witness(&mut families, snapshot.witness.as_ref());
     for (name, listener) in &snapshot.listeners {
         gather_listener(&mut families, name, listener);
@@ -97,6 +100,7 @@ fn gather_listener(families: &mut Families, name: &str, listener: &ListenerSnaps
     gather_terminations(families, leg, &listener.terminations);
     gather_resets(families, leg, &listener.resets);
     gather_lost_bytes(families, leg, listener.lost_bytes);
+    gather_leaks(families, leg, &listener.leaks);
 }
 
 fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnapshot) {
@@ -133,6 +137,7 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     gather_terminations(families, leg, &upstream.terminations);
     gather_resets(families, leg, &upstream.resets);
     gather_lost_bytes(families, leg, upstream.lost_bytes);
+    gather_leaks(families, leg, &upstream.leaks);
 }
 
 fn gather_endpoint(families: &mut Families, name: &str, endpoint: &EndpointCensus) {
@@ -228,6 +233,48 @@ fn gather_lost_bytes(families: &mut Families, (side, name): Leg<'_>, lost: LostB
     ];
     for (kind, bytes) in kinds {
         families.count(&table::LOST_BYTES, &[side.label(), name, kind], bytes);
+    }
+}
+
+fn gather_leaks(families: &mut Families, (side, name): (Side, &str), leaks: &Tally) {
+    for (kind, count) in &leaks.0 {
+        families.count(&table::SOCKET_LEAKS, &[side.label(), name, kind], *count);
+    }
+}
+
+/// Before the first census nothing is known, which is not the same as 0.
+fn gather_census(families: &mut Families, snapshot: &Snapshot) {
+    let cost = snapshot.censuses;
+    families.count(&table::CENSUSES, &["taken"], cost.taken);
+    families.count(&table::CENSUSES, &["failed"], cost.failed);
+    let cpu = Duration::from_micros(cost.cpu_us);
+    families.number(&table::CENSUS_CPU, &[], cpu.as_secs_f64());
+    let Some(census) = &snapshot.census else {
+        return;
+    };
+    for leg in &census.legs {
+        let labels = [leg.side.label(), &leg.name];
+        for (state, count) in &leg.sockets {
+            let labels = [labels[0], labels[1], state];
+            families.count(&table::KERNEL_SOCKETS, &labels, *count);
+        }
+        families.count(&table::PEERS_TIME_WAIT, &labels, leg.peers_time_wait);
+    }
+    for row in &census.ports {
+        let labels = [row.upstream.as_str(), &row.endpoint, &row.source];
+        let states = [
+            ("used", row.used),
+            ("time_wait", row.time_wait),
+            ("free", row.free),
+        ];
+        for (state, count) in states {
+            let labels = [labels[0], labels[1], labels[2], state];
+            families.count(&table::EPHEMERAL_PORTS, &labels, count.into());
+        }
+        let left = row
+            .run_out_seconds
+            .map_or(f64::INFINITY, |it| it.as_secs_f64());
+        families.number(&table::PORTS_RUN_OUT, &labels, left);
     }
 }
 

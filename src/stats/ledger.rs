@@ -11,12 +11,15 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::recorder::{RecordId, Recorder, Story};
+pub use super::roll::Watch;
+use super::roll::{Roll, Watched};
+use crate::census::leaks::OpenEntry;
 use crate::close::account::Account;
 use crate::close::linger::Lingered;
 use crate::close::reset::AbortedBy;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Side, Termination};
 use crate::sys::clock;
-use crate::witness::{Direction, Opened, RecordedReset, Witness};
+use crate::witness::{Direction, RecordedReset, Witness};
 
 /// How one connection ended, with all that is counted about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,63 +102,11 @@ impl Reset {
     }
 }
 
-/// That the witness follows a connection, until its end; nothing where there is no witness.
-#[derive(Debug, Default)]
-pub struct Watch(Option<Box<Watched>>);
-
-#[derive(Debug)]
-struct Watched {
-    witness: Arc<Witness>,
-    opened: Opened,
-}
-
-impl Watch {
-    fn begin(witness: &Arc<Witness>, side: Side, socket: BorrowedFd<'_>, peer: SocketAddr) -> Self {
-        // A socket that can't be asked is none that the kernel will tell of.
-        let Ok(opened) = Opened::of(side, socket, peer) else {
-            return Self::default();
-        };
-        witness.opened(&opened);
-        let witness = Arc::clone(witness);
-        Self(Some(Box::new(Watched { witness, opened })))
-    }
-
-    /// A dialled connection is made, so that our address is known.
-    pub fn connected(&mut self, socket: BorrowedFd<'_>) {
-        let Some(watched) = &mut self.0 else { return };
-        let Opened { side, peer, at, .. } = watched.opened;
-        if let Ok(opened) = Opened::of(side, socket, peer) {
-            watched.opened = Opened { at, ..opened };
-            watched.witness.opened(&watched.opened);
-        }
-    }
-
-    fn end(mut self, reset: Option<RecordedReset>) {
-        if let Some(watched) = self.0.take() {
-            watched.end(reset);
-        }
-    }
-}
-
-impl Watched {
-    fn end(&self, reset: Option<RecordedReset>) {
-        self.witness.ended(&self.opened.ended(clock::now(), reset));
-    }
-}
-
-impl Drop for Watch {
-    /// A connect that failed or was given up has no entry of its own.
-    fn drop(&mut self) {
-        if let Some(watched) = self.0.take() {
-            watched.end(None);
-        }
-    }
-}
-
 /// The ledger of one listener's or one upstream's connections.
 #[derive(Debug)]
 pub struct Ledger {
     book: Mutex<Book>,
+    roll: Arc<Roll>,
     recorder: Arc<Recorder>,
     witness: Arc<OnceLock<Arc<Witness>>>,
 }
@@ -187,6 +138,7 @@ impl Ledger {
     pub fn new(recorder: Arc<Recorder>, witness: Arc<OnceLock<Arc<Witness>>>) -> Self {
         Self {
             book: Mutex::new(Book::empty()),
+            roll: Arc::default(),
             recorder,
             witness,
         }
@@ -199,13 +151,17 @@ impl Ledger {
         book.open += 1;
     }
 
-    /// Has the witness, if there is one, follow a TCP socket's connection with `peer`: one that was just
+    /// Has the kernel's accounts held against a TCP socket's connection with `peer`: one that was just
     /// accepted, or is about to be dialled.
     pub fn watch(&self, side: Side, socket: BorrowedFd<'_>, peer: SocketAddr) -> Watch {
-        match self.witness.get() {
-            Some(witness) => Watch::begin(witness, side, socket, peer),
-            None => Watch::default(),
-        }
+        let witness = self.witness.get();
+        let watched = witness.and_then(|it| Watched::begin(it, side, socket, peer));
+        self.roll.enter(socket, watched)
+    }
+
+    /// The connections under watch now, each with its socket.
+    pub fn call_roll(&self) -> Vec<OpenEntry> {
+        self.roll.call()
     }
 
     /// Closes one connection that was entered with [`Ledger::open`]. Where its end is worth a record,

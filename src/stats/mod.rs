@@ -6,6 +6,7 @@
 //! Reading: a [`snapshot`] of the tree, which [`exposition`] turns into the metrics that [`table`]
 //! names and [`termination`] bounds, and [`prometheus`] or [`openmetrics`] into text.
 
+pub mod census;
 pub mod counter;
 pub mod exposition;
 pub mod histogram;
@@ -16,6 +17,7 @@ pub mod prometheus;
 pub mod reason;
 pub mod recorder;
 pub mod reference;
+mod roll;
 pub mod sessions;
 pub mod snapshot;
 pub mod table;

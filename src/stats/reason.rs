@@ -121,6 +121,14 @@ reasons! {
 }
 
 reasons! {
+    /// What the ledger and the kernel do not agree about.
+    Leak {
+        NoEntry => "no_entry": "The process has a socket that the ledger has no entry for.",
+        NoSocket => "no_socket": "The ledger has an open entry whose socket is closed.",
+    }
+}
+
+reasons! {
     /// How a wait in an upstream's queue ended.
     WaitOutcome {
         Granted => "granted": "The session got a connection.",

@@ -5,8 +5,8 @@
 use std::fmt::Write;
 
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RaceLost, Reason, RefusalReason,
-    RetryReason, WaitOutcome,
+    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, OpenReason, RaceLost, Reason,
+    RefusalReason, RetryReason, WaitOutcome,
 };
 use super::{table, termination};
 use crate::close::Side;
@@ -35,6 +35,7 @@ pub fn text() -> String {
     reasons::<ConnectOutcome>(&mut text, table::CONNECTS.name);
     reasons::<OpenReason>(&mut text, table::OPENS.name);
     reasons::<WaitOutcome>(&mut text, table::POOL_WAITS.name);
+    reasons::<Leak>(&mut text, table::SOCKET_LEAKS.name);
     text
 }
 

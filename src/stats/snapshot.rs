@@ -11,6 +11,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
+use super::census::CensusSnapshot;
 use super::counter::Reasons;
 use super::histogram::Durations;
 use super::ledger::{Book, Reset};
@@ -35,6 +36,10 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, UpstreamSnapshot>,
     /// What the kernel tells of resets; `None` where nobody reads it.
     pub witness: Option<WitnessSnapshot>,
+    /// The kernel's sockets as they were listed last; `None` before that.
+    pub census: Option<CensusSnapshot>,
+    /// How often the kernel was asked for them, and what that cost.
+    pub censuses: CensusCost,
     /// Whether the last configuration that was given was taken.
     #[serde(skip)]
     pub last_reload_successful: bool,
@@ -47,6 +52,17 @@ pub struct Snapshot {
     /// Times that the admin interface's connections were at their limit.
     #[serde(skip)]
     pub admin_limit_reached: u64,
+}
+
+/// What the censuses of a process cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CensusCost {
+    /// Those that the kernel answered.
+    pub taken: u64,
+    /// Those that it did not.
+    pub failed: u64,
+    /// CPU time of the answered ones, microseconds.
+    pub cpu_us: u64,
 }
 
 /// One listener's statistics.
@@ -64,6 +80,8 @@ pub struct ListenerSnapshot {
     pub lost_bytes: LostBytes,
     /// What was refused, by reason.
     pub refusals: Tally,
+    /// Connections that the ledger and the kernel do not agree about.
+    pub leaks: Tally,
     /// How often limits of accepting were reached.
     pub limits: AcceptLimits,
 }
@@ -99,6 +117,8 @@ pub struct UpstreamSnapshot {
     pub retries: Tally,
     /// Why requests that met the end of a reused connection were not sent again.
     pub races_lost: Tally,
+    /// Connections that the ledger and the kernel do not agree about.
+    pub leaks: Tally,
     /// Sessions that wait now.
     pub waiters: usize,
     /// How long waits took, however they ended.
@@ -241,6 +261,12 @@ impl Tree {
             witness: self
                 .witness()
                 .map(|witness| WitnessSnapshot::of(&witness.stats())),
+            census: self.census.last().map(|it| (*it).clone()),
+            censuses: CensusCost {
+                taken: self.census.taken.read(),
+                failed: self.census.failed.read(),
+                cpu_us: self.census.cpu_us.read(),
+            },
             last_reload_successful: reload.successful,
             last_reload_succeeded_at: since_1970.map_or(0.0, |since| since.as_secs_f64()),
             session_lines_suppressed: self.process.session_lines_suppressed.read(),
@@ -276,6 +302,7 @@ impl ListenerSnapshot {
             resets: resets(&book),
             lost_bytes: LostBytes::of(&book),
             refusals: Tally::of(&stats.refusals),
+            leaks: Tally::of(&stats.leaks),
             limits: AcceptLimits::of(&stats),
         }
     }
@@ -303,6 +330,7 @@ impl UpstreamSnapshot {
             heartbeats_dropped: stats.heartbeats_dropped.read(),
             retries: Tally::of(&stats.retries),
             races_lost: Tally::of(&stats.races_lost),
+            leaks: Tally::of(&stats.leaks),
             waiters: census.waiters,
             wait_seconds: CountAndSum {
                 count: wait_granted_duration.count + wait_failed_duration.count,

@@ -108,6 +108,21 @@ metrics! {
     LOST_BYTES = Counter "millpond_lost_bytes_total" ["side", "name", "kind"] "":
         "Bytes that nobody read, or that the kernel of the peer never confirmed.";
 
+    KERNEL_SOCKETS = Gauge "millpond_kernel_sockets" ["side", "name", "state"] "":
+        "TCP sockets on our side of a listener or upstream as the kernel lists them, by state.";
+    PEERS_TIME_WAIT = Gauge "millpond_peers_time_wait" ["side", "name"] "":
+        "Sockets in TIME_WAIT that the peers of a listener or upstream keep on this host.";
+    EPHEMERAL_PORTS = Gauge "millpond_ephemeral_ports" ["upstream", "endpoint", "source", "state"] "":
+        "Ports that a connect to the endpoint may take, by what they are taken by.";
+    PORTS_RUN_OUT = Gauge "millpond_ephemeral_ports_run_out_seconds" ["upstream", "endpoint", "source"] "seconds":
+        "When no port towards the endpoint will be free, as things go; +Inf where that is not in sight.";
+    SOCKET_LEAKS = Counter "millpond_socket_leaks_total" ["side", "name", "kind"] "":
+        "Connections that the ledger and the kernel do not agree about.";
+    CENSUSES = Counter "millpond_censuses_total" ["outcome"] "":
+        "Times that the kernel was asked for its sockets, by outcome.";
+    CENSUS_CPU = Counter "millpond_census_cpu_seconds_total" [] "":
+        "CPU time that asking the kernel for its sockets took, in seconds.";
+
     UNATTRIBUTED_RESETS = Counter "millpond_unattributed_resets_total" ["side", "direction", "kernel_reason"] "":
         "RSTs at our addresses that the kernel told of and the ledger has none for, by the kernel's reason.";
     WITNESS_UP = Gauge "millpond_witness_up" [] "":

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::census::CensusStats;
 use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, OpenReason, RaceLost, RefusalReason,
+    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, OpenReason, RaceLost, RefusalReason,
     RetryReason, WaitOutcome,
 };
 use super::recorder::Recorder;
@@ -39,6 +40,8 @@ pub struct ListenerStats {
     pub descriptors_exhausted: Counter,
     /// Times that accepting paused for another error of the kernel's.
     pub accept_errors: Counter,
+    /// Connections that the ledger and the kernel do not agree about.
+    pub leaks: Reasons<Leak>,
     /// The open sessions.
     pub sessions: Arc<SessionRegistry>,
 }
@@ -76,6 +79,8 @@ pub struct UpstreamStats {
     pub retries: Reasons<RetryReason>,
     /// Why requests that met the end of a reused connection were not sent again.
     pub races_lost: Reasons<RaceLost>,
+    /// Connections that the ledger and the kernel do not agree about.
+    pub leaks: Reasons<Leak>,
 }
 
 /// What a pool holds at this moment; asked for by a snapshot.
@@ -150,6 +155,8 @@ pub struct Tree {
     pub process: ProcessStats,
     /// The last remarkable ends, one by one.
     pub recorder: Arc<Recorder>,
+    /// The kernel's own count of sockets.
+    pub census: CensusStats,
     started_at: Instant,
     draining: AtomicBool,
     last_reload: Mutex<LastReload>,
@@ -195,6 +202,7 @@ impl Default for Tree {
         Self {
             process: ProcessStats::default(),
             recorder: Arc::clone(&recorder),
+            census: CensusStats::default(),
             started_at: clock::now(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::new(LastReload {

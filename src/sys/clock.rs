@@ -66,13 +66,25 @@ impl MonotonicAnchor {
     }
 }
 
+/// CPU time that the calling thread has spent.
+///
+/// # Errors
+/// What clock_gettime(2) says.
+pub fn thread_cpu_time() -> io::Result<Duration> {
+    read_clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn monotonic_now() -> io::Result<Duration> {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+fn read_clock(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the call writes one `timespec` to a place that lives until it returns.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

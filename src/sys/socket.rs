@@ -4,7 +4,7 @@
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, SockFilter, SockRef, Type};
 
@@ -35,13 +35,20 @@ pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
 
 /// The number that the kernel gives a socket and no other, ever (socket(7), `SO_COOKIE`).
 pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    cookie_of_descriptor(socket.as_raw_fd())
+}
+
+/// The same of whatever has this number among the open descriptors now, which is for the caller to know;
+/// an error where that is nothing, or no socket.
+pub fn cookie_of_descriptor(descriptor: RawFd) -> io::Result<u64> {
     let mut cookie: u64 = 0;
     let mut length = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes as many bytes as the
-    // length says, which is that of the value, to a place that lives until the call returns.
+    // SAFETY: the call changes nothing of what the number names, and fails where it names no socket; the
+    // kernel writes as many bytes as the length says, which is that of the value, to a place that lives
+    // until the call returns.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_raw_fd(),
+            descriptor,
             libc::SOL_SOCKET,
             libc::SO_COOKIE,
             (&raw mut cookie).cast(),

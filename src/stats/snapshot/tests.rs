@@ -51,6 +51,8 @@ fn the_listeners_part_is_what_the_interface_promises() {
     assert_eq!(
         keys(&json),
         [
+            "census",
+            "censuses",
             "draining",
             "listeners",
             "upstreams",
@@ -62,6 +64,8 @@ fn the_listeners_part_is_what_the_interface_promises() {
     assert_eq!(json["witness"], Value::Null);
     let mut web = json["listeners"]["web"].clone();
     let refusals = web.as_object_mut().unwrap().remove("refusals").unwrap();
+    let leaks = web.as_object_mut().unwrap().remove("leaks").unwrap();
+    assert_eq!(leaks, json!({"no_entry": 0, "no_socket": 0}));
     assert_eq!(refusals["bad_host"], 1);
     assert_eq!(refusals["queue_full"], 0);
     assert_eq!(
@@ -115,6 +119,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "endpoints",
             "exchanges",
             "heartbeats_dropped",
+            "leaks",
             "lent",
             "lost_bytes",
             "opens",
