@@ -6,7 +6,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond::census::count::LegCount;
+use millpond::census::forecast::{Forecast, TimeWaitPorts};
+use millpond::census::ports::{PortUse, Ports, Route};
 use millpond::close::{Initiator, Manner, Phase, Side};
+use millpond::stats::census::{CensusSnapshot, LegRow, PortsOf, PortsRow};
 use millpond::stats::exposition::{Family, gather};
 use millpond::stats::ledger::{Ending, Watch};
 use millpond::stats::process::Process;
@@ -36,6 +40,33 @@ impl PoolCensus for Pools {
     }
 }
 
+/// One in which nothing is said to run out.
+fn census() -> CensusSnapshot {
+    let route = Route {
+        from: [127, 0, 0, 1].into(),
+        to: Some(([127, 0, 0, 1], 80).into()),
+        ports: Ports::new(1000..=1099, &[]),
+    };
+    let whose = PortsOf {
+        upstream: "app".to_owned(),
+        endpoint: "127.0.0.1:80".to_owned(),
+        source: "auto".to_owned(),
+    };
+    let (ports, waiting) = (PortUse::none_of(&route.ports), TimeWaitPorts::Held);
+    CensusSnapshot {
+        taken_at: clock::wall_now(),
+        cpu_us: 300,
+        legs: vec![LegRow::of(Side::Downstream, "web", &LegCount::default())],
+        ports: vec![PortsRow::of(
+            whose,
+            &route,
+            &ports,
+            Forecast::Lasts,
+            waiting,
+        )],
+    }
+}
+
 /// A tree in which every metric has a sample.
 fn families() -> Vec<Family> {
     let tree = Tree::default();
@@ -55,6 +86,7 @@ fn families() -> Vec<Family> {
     upstream.wait_failed_duration.observe(Duration::ZERO);
     let pools: Arc<dyn PoolCensus> = Arc::new(Pools);
     tree.watch_pool("app", Arc::downgrade(&pools));
+    tree.census.record(Arc::new(census()));
     let mut snapshot = tree.snapshot(clock::now());
     snapshot.witness = Some(WitnessSnapshot::of(&WitnessStats::default()));
     gather(&snapshot, &Process::read())
