@@ -16,7 +16,7 @@ use millpond::stats::ledger::{Ending, Watch};
 use millpond::stats::process::Process;
 use millpond::stats::reason::{DiscardReason, RefusalReason};
 use millpond::stats::recorder::Story;
-use millpond::stats::tree::{EndpointCensus, PoolCensus, Tree, UpstreamCensus};
+use millpond::stats::tree::{EndpointHoldings, PoolHoldings, Tree, UpstreamHoldings};
 use millpond::stats::witness::WitnessSnapshot;
 use millpond::stats::{openmetrics, prometheus, table};
 use millpond::sys::clock;
@@ -24,15 +24,15 @@ use millpond::witness::WitnessStats;
 
 struct Pools;
 
-impl PoolCensus for Pools {
-    fn census(&self) -> UpstreamCensus {
-        let endpoint = |address: &str| EndpointCensus {
+impl PoolHoldings for Pools {
+    fn holdings(&self) -> UpstreamHoldings {
+        let endpoint = |address: &str| EndpointHoldings {
             address: address.to_owned(),
             size: 8,
             leased: 1,
-            ..EndpointCensus::default()
+            ..EndpointHoldings::default()
         };
-        UpstreamCensus {
+        UpstreamHoldings {
             waiters: 1,
             // A path may hold what the format has to escape.
             endpoints: vec![endpoint("127.0.0.1:80"), endpoint("unix:/run/a \"b\"\\c")],
@@ -84,7 +84,7 @@ fn families() -> Vec<Family> {
         .observe(Duration::from_micros(300));
     upstream.connect_duration.observe(Duration::from_secs(100));
     upstream.wait_failed_duration.observe(Duration::ZERO);
-    let pools: Arc<dyn PoolCensus> = Arc::new(Pools);
+    let pools: Arc<dyn PoolHoldings> = Arc::new(Pools);
     tree.watch_pool("app", Arc::downgrade(&pools));
     tree.census.record(Arc::new(census()));
     let mut snapshot = tree.snapshot(clock::now());

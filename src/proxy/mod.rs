@@ -28,7 +28,7 @@ use crate::listener::accept::Accepting;
 use crate::listener::{BindError, Holder, InheritError, Listener, bind, claim};
 use crate::log::SessionLog;
 use crate::session::{Rules, RulesCell};
-use crate::stats::tree::{PoolCensus, Tree};
+use crate::stats::tree::{PoolHoldings, Tree};
 use crate::sys::clock;
 use crate::sys::inherit::Inherited;
 use crate::upstream::Upstream;
@@ -183,8 +183,8 @@ impl Proxy {
     fn start_upstream(&self, name: &str, settings: &checked::Upstream) -> Arc<Upstream> {
         let stats = self.shared.tree.upstream(name);
         let upstream = Upstream::start(name, settings, stats, &self.shared.upstream_tasks);
-        let census = Arc::downgrade(&upstream) as Weak<dyn PoolCensus>;
-        self.shared.tree.watch_pool(name, census);
+        let holdings = Arc::downgrade(&upstream) as Weak<dyn PoolHoldings>;
+        self.shared.tree.watch_pool(name, holdings);
         upstream
     }
 

@@ -11,7 +11,7 @@ use super::snapshot::{
 };
 use super::table::{self, Metric};
 use super::termination::{find, reachable, reachable_resets};
-use super::tree::EndpointCensus;
+use super::tree::EndpointHoldings;
 use super::witness::WitnessSnapshot;
 use crate::close::{Side, Termination};
 
@@ -140,7 +140,7 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     gather_leaks(families, leg, &upstream.leaks);
 }
 
-fn gather_endpoint(families: &mut Families, name: &str, endpoint: &EndpointCensus) {
+fn gather_endpoint(families: &mut Families, name: &str, endpoint: &EndpointHoldings) {
     let address = endpoint.address.as_str();
     let states = [
         ("idle", endpoint.idle),

@@ -1,6 +1,6 @@
 //! One copy of all statistics, for the admin interface, the metrics and the tests.
 //!
-//! Each listener's and each upstream's ledger is copied under its own lock, and each pool's census
+//! Each listener's and each upstream's ledger is copied under its own lock, and each pool's holdings
 //! under the pool's, so opened = open + terminated holds in every copy. Two of them are copied one
 //! after the other: a sum over both can be off by what happened between.
 //!
@@ -17,7 +17,7 @@ use super::histogram::Durations;
 use super::ledger::{Book, Reset};
 use super::reason::Reason;
 use super::sessions::SessionRow;
-use super::tree::{EndpointCensus, ListenerBranch, ListenerStats, Tree, UpstreamBranch};
+use super::tree::{EndpointHoldings, ListenerBranch, ListenerStats, Tree, UpstreamBranch};
 use super::witness::WitnessSnapshot;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 
@@ -124,7 +124,7 @@ pub struct UpstreamSnapshot {
     /// How long waits took, however they ended.
     pub wait_seconds: CountAndSum,
     /// What each endpoint's pool holds now.
-    pub endpoints: Vec<EndpointCensus>,
+    pub endpoints: Vec<EndpointHoldings>,
     /// How long exchanges took.
     #[serde(skip)]
     pub exchange_duration: Durations,
@@ -312,7 +312,7 @@ impl UpstreamSnapshot {
     fn of(branch: &UpstreamBranch) -> Self {
         let stats = &branch.stats;
         let book = stats.ledger.read();
-        let census = branch.census();
+        let holdings = branch.holdings();
         let wait_granted_duration = stats.wait_granted_duration.read();
         let wait_failed_duration = stats.wait_failed_duration.read();
         Self {
@@ -331,12 +331,12 @@ impl UpstreamSnapshot {
             retries: Tally::of(&stats.retries),
             races_lost: Tally::of(&stats.races_lost),
             leaks: Tally::of(&stats.leaks),
-            waiters: census.waiters,
+            waiters: holdings.waiters,
             wait_seconds: CountAndSum {
                 count: wait_granted_duration.count + wait_failed_duration.count,
                 sum: wait_granted_duration.sum + wait_failed_duration.sum,
             },
-            endpoints: census.endpoints,
+            endpoints: holdings.endpoints,
             exchange_duration: stats.exchange_duration.read(),
             connect_duration: stats.connect_duration.read(),
             wait_granted_duration,

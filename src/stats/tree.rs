@@ -4,7 +4,7 @@
 //! leaves them until the process ends, for a counter never goes back, also not when the name comes
 //! again. So the names are bounded by those of the configurations that this process has run.
 //! What only the owner knows (how many connections a pool holds right now) is asked for through
-//! [`PoolCensus`], and is gone when the owner is.
+//! [`PoolHoldings`], and is gone when the owner is.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,23 +84,23 @@ pub struct UpstreamStats {
 }
 
 /// What a pool holds at this moment; asked for by a snapshot.
-pub trait PoolCensus: Send + Sync {
+pub trait PoolHoldings: Send + Sync {
     /// Every endpoint and the sessions waiting, all read under one lock.
-    fn census(&self) -> UpstreamCensus;
+    fn holdings(&self) -> UpstreamHoldings;
 }
 
 /// What an upstream's pools hold at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UpstreamCensus {
+pub struct UpstreamHoldings {
     /// Sessions that wait for a connection.
     pub waiters: usize,
     /// One row for each endpoint, those being drained included.
-    pub endpoints: Vec<EndpointCensus>,
+    pub endpoints: Vec<EndpointHoldings>,
 }
 
 /// What one endpoint's pool holds at one moment. The field names are part of the stable interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct EndpointCensus {
+pub struct EndpointHoldings {
     /// The address as configured.
     pub address: String,
     /// Connections at most.
@@ -184,14 +184,14 @@ pub(super) struct ListenerBranch {
 #[derive(Clone, Default)]
 pub(super) struct UpstreamBranch {
     pub(super) stats: Arc<UpstreamStats>,
-    census: Option<Weak<dyn PoolCensus>>,
+    holdings: Option<Weak<dyn PoolHoldings>>,
 }
 
 impl UpstreamBranch {
     /// What the pools hold now: nothing, once their owner is gone.
-    pub(super) fn census(&self) -> UpstreamCensus {
-        let owner = self.census.as_ref().and_then(Weak::upgrade);
-        owner.map_or_else(UpstreamCensus::default, |owner| owner.census())
+    pub(super) fn holdings(&self) -> UpstreamHoldings {
+        let owner = self.holdings.as_ref().and_then(Weak::upgrade);
+        owner.map_or_else(UpstreamHoldings::default, |owner| owner.holdings())
     }
 }
 
@@ -243,8 +243,8 @@ impl Tree {
     }
 
     /// Says who to ask for what the pools of the upstream `name` hold. It is not kept alive by this.
-    pub fn watch_pool(&self, name: &str, owner: Weak<dyn PoolCensus>) {
-        self.lock().upstream(name).census = Some(owner);
+    pub fn watch_pool(&self, name: &str, owner: Weak<dyn PoolHoldings>) {
+        self.lock().upstream(name).holdings = Some(owner);
     }
 
     /// Says that the process has begun to drain. There is no way back.
@@ -299,7 +299,7 @@ impl Tree {
         self.lock().listeners.clone()
     }
 
-    /// Every upstream ever named. The lock is released before a pool is asked for its census.
+    /// Every upstream ever named. The lock is released before a pool is asked for what it holds.
     pub(super) fn upstreams(&self) -> BTreeMap<String, UpstreamBranch> {
         self.lock().upstreams.clone()
     }
@@ -335,7 +335,7 @@ impl Branches {
                 ledger: Ledger::new(Arc::clone(recorder), Arc::clone(witness)),
                 ..UpstreamStats::default()
             }),
-            census: None,
+            holdings: None,
         };
         self.upstreams.entry(name.to_owned()).or_insert_with(new)
     }

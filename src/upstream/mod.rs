@@ -36,7 +36,7 @@ use crate::pool::source::SourcePorts;
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
 use crate::stats::ledger::Watch;
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
-use crate::stats::tree::{EndpointCensus, PoolCensus, UpstreamCensus, UpstreamStats};
+use crate::stats::tree::{EndpointHoldings, PoolHoldings, UpstreamHoldings, UpstreamStats};
 use crate::sys::clock;
 
 /// A named group of endpoints.
@@ -415,13 +415,13 @@ impl Upstream {
     }
 }
 
-impl PoolCensus for Upstream {
-    fn census(&self) -> UpstreamCensus {
+impl PoolHoldings for Upstream {
+    fn holdings(&self) -> UpstreamHoldings {
         let state = self.lock();
         let endpoints = state
             .core
             .books()
-            .map(|(id, books, failures)| EndpointCensus {
+            .map(|(id, books, failures)| EndpointHoldings {
                 address: state.shape.label(id),
                 size: books.limits().size,
                 idle: books.idle(),
@@ -434,7 +434,7 @@ impl PoolCensus for Upstream {
                 learned_from_closes: books.learned().map_or(0, |it| it.closes),
                 shortage: state.shape.shortage_text(id),
             });
-        UpstreamCensus {
+        UpstreamHoldings {
             waiters: state.core.waiters(),
             endpoints: endpoints.collect(),
         }

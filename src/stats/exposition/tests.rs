@@ -8,22 +8,22 @@ use crate::close::{Initiator, Manner, Phase};
 use crate::stats::ledger::Watch;
 use crate::stats::ledger::{Ending, Reset, ResetSeen};
 use crate::stats::recorder::Story;
-use crate::stats::tree::{PoolCensus, Tree, UpstreamCensus};
+use crate::stats::tree::{PoolHoldings, Tree, UpstreamHoldings};
 use crate::sys::clock;
 
 struct OnePool;
 
-impl PoolCensus for OnePool {
-    fn census(&self) -> UpstreamCensus {
-        UpstreamCensus {
+impl PoolHoldings for OnePool {
+    fn holdings(&self) -> UpstreamHoldings {
+        UpstreamHoldings {
             waiters: 3,
-            endpoints: vec![EndpointCensus {
+            endpoints: vec![EndpointHoldings {
                 address: "127.0.0.1:80".to_owned(),
                 size: 8,
                 idle: 1,
                 leased: 2,
                 closing: 4,
-                ..EndpointCensus::default()
+                ..EndpointHoldings::default()
             }],
         }
     }
@@ -139,7 +139,7 @@ fn the_terminations_of_a_name_add_up_to_what_ended() {
 fn a_pool_is_asked_while_it_lives() {
     let tree = Tree::default();
     tree.upstream("app");
-    let pool: Arc<dyn PoolCensus> = Arc::new(OnePool);
+    let pool: Arc<dyn PoolHoldings> = Arc::new(OnePool);
     tree.watch_pool("app", Arc::downgrade(&pool));
     let labels = ["app", "127.0.0.1:80", "closing"];
     let families = gathered(&tree);
