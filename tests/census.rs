@@ -147,20 +147,28 @@ fn a_socket_that_the_ledger_does_not_know_is_a_leak() {
     let network = Network::create();
     let service = service(&network);
     let (ip, port) = service.address().rsplit_once(':').unwrap();
-    let dial = format!("exec 7<>/dev/tcp/{ip}/{port}; exec \"$@\"");
-    for (through, leaks) in [(None, 0), (Some(dial), 1)] {
-        let mut config = config(&service);
-        if let Some(dial) = &through {
-            config = config.through(&["bash", "-c", dial, "bash"]);
+    let shell = format!("exec 7<>/dev/tcp/{ip}/{port}; exec \"$@\"");
+    for (through, leaks) in [(None, 0), (Some(shell), 1)] {
+        let twin = format!(
+            "[upstream.twin]\nprotocol = \"http\"\nendpoints = [\"{}\"]\npool.min_idle = 2\n",
+            service.address()
+        );
+        let mut config = config(&service).more(&twin);
+        if let Some(shell) = &through {
+            config = config.through(&["bash", "-c", shell, "bash"]);
         }
         let proxy = network.proxy.enter(|| config.start());
         let mut client = network.clients.enter(|| proxy.client());
         assert_eq!(client.get("/").status(), 200);
+        // Somebody else's sockets are none of ours, nor is what another upstream has at the same endpoint.
+        let others = dial(&network.proxy, service.socket_address(), 3);
         // Found in the second census that is a second later than the first.
         let began = wait::now();
         let found = wait::until("censuses for long enough", || {
             census(&proxy);
-            let found = proxy.snapshot().upstream("leaks/no_entry");
+            let now = proxy.snapshot();
+            let twins = now.number("/upstreams/twin/leaks/no_entry");
+            let found = now.upstream("leaks/no_entry") + twins;
             (found > 0 || wait::now() - began > Duration::from_secs(3)).then_some(found)
         });
         assert_eq!(found, leaks);
@@ -170,17 +178,68 @@ fn a_socket_that_the_ledger_does_not_know_is_a_leak() {
         assert_eq!(now.listener("leaks/no_entry"), 0);
         assert_eq!(now.listener("leaks/no_socket"), 0);
         census(&proxy);
-        assert_eq!(proxy.snapshot().upstream("leaks/no_entry"), leaks);
+        let now = proxy.snapshot();
+        assert_eq!(
+            now.upstream("leaks/no_entry") + now.number("/upstreams/twin/leaks/no_entry"),
+            leaks
+        );
+        drop(others);
         drop(client);
-        match leaks {
-            0 => proxy.finish(),
-            _ => {
-                // What leaks is seen at the end of every other test, too.
-                proxy.signal(Signal::SIGTERM);
-                assert!(proxy.wait().success());
-            }
+        // What leaks, and the twin's, is seen at the end of every other test, too.
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    }
+}
+
+/// A spare that was greeted gets another descriptor, and one whose upstream a reload has renamed is still
+/// in a ledger.
+#[test]
+fn greeted_spares_and_renamed_upstreams_leak_nothing() {
+    let service = Service::start(|mut connection| {
+        connection.write("220 hello\n");
+        connection.wait_for_end();
+    });
+    let config = |upstream: &'static str| {
+        let named = format!(
+            "[upstream.{upstream}]\nprotocol = \"tcp\"\nendpoints = [\"{}\"]\npool.min_idle = 1\n",
+            service.address()
+        );
+        Config::to(service.address())
+            .more("[ledger]\ncensus_interval = \"0s\"\n")
+            .more(&named)
+            .upstream_of_front(upstream)
+    };
+    let proxy = config("before").start();
+    proxy.wait_until("a spare", |now| {
+        now.number("/upstreams/before/endpoints/0/idle") == 1
+    });
+    service.wait_accepted(1);
+    let mut client = proxy.client();
+    assert_eq!(client.through(b"\n").unwrap(), b"220 hello\n");
+    for round in 0..3 {
+        census(&proxy);
+        if round == 0 {
+            proxy.rewrite(&config("after"));
+            proxy.signal(Signal::SIGHUP);
+            proxy.wait_until("it is renamed", |now| {
+                now.0.pointer("/upstreams/after").is_some()
+            });
+        }
+        wait::pace(Duration::from_millis(1100));
+    }
+    let now = proxy.snapshot();
+    for upstream in ["before", "after"] {
+        for kind in ["no_entry", "no_socket"] {
+            assert_eq!(
+                now.number(&format!("/upstreams/{upstream}/leaks/{kind}")),
+                0,
+                "{upstream} {kind}"
+            );
         }
     }
+    drop(client);
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.wait().success());
 }
 
 /// Somebody takes a port every 50 ms and gives none back.

@@ -121,10 +121,16 @@ fn read_answer(mut answer: &[u8], each: &mut dyn FnMut(&Socket)) -> io::Result<P
             .ok_or_else(nonsense)?;
         let body = &message[HEADER_BYTES..];
         match i32::from(u16::from_ne_bytes([message[4], message[5]])) {
-            libc::NLMSG_DONE => return Ok(Progress::Complete),
-            libc::NLMSG_ERROR => {
-                let code = body.first_chunk().ok_or_else(nonsense)?;
-                return Err(io::Error::from_raw_os_error(-i32::from_ne_bytes(*code)));
+            kind @ (libc::NLMSG_DONE | libc::NLMSG_ERROR) => {
+                // A dump that fails on its way (no tcp_diag in this kernel) says so where it ends.
+                let code = body
+                    .first_chunk()
+                    .map_or(0, |code| i32::from_ne_bytes(*code));
+                return match code {
+                    0 if kind == libc::NLMSG_DONE => Ok(Progress::Complete),
+                    0 => Err(nonsense()),
+                    code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                };
             }
             kind if kind == i32::from(SOCK_DIAG_BY_FAMILY) => {
                 let listed = body.first_chunk().ok_or_else(nonsense)?;
@@ -257,11 +263,13 @@ mod tests {
             let error = read_answer(nonsense, &mut none).expect_err("nonsense");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
-        let mut refused = Vec::from(20_u32.to_ne_bytes());
-        refused.extend_from_slice(&2_u16.to_ne_bytes());
-        refused.extend_from_slice(&[0; 10]);
-        refused.extend_from_slice(&(-libc::EINVAL).to_ne_bytes());
-        let error = read_answer(&refused, &mut none).expect_err("refused");
-        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        for kind in [libc::NLMSG_ERROR, libc::NLMSG_DONE] {
+            let mut refused = Vec::from(20_u32.to_ne_bytes());
+            refused.extend_from_slice(&u16::try_from(kind).expect("a kind").to_ne_bytes());
+            refused.extend_from_slice(&[0; 10]);
+            refused.extend_from_slice(&(-libc::ENOENT).to_ne_bytes());
+            let error = read_answer(&refused, &mut none).expect_err("refused");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        }
     }
 }

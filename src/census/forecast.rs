@@ -33,12 +33,17 @@ pub enum TimeWaitPorts {
     Reused,
 }
 
-/// How many samples a trend rests on at most: five minutes at the usual interval.
-const SAMPLES_MAX: usize = 30;
+/// What is older says nothing about how things go now,
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(300);
+/// unless there are no more samples than these.
+const SAMPLES_KEPT: usize = 30;
+/// However often somebody asks.
+const SAMPLES_MAX: usize = 600;
 /// Fewer say nothing about a trend.
-const SAMPLES_MIN: usize = 3;
-/// The rate at which TIME_WAIT begins is that of so many seconds.
-const RATE_SECONDS: usize = 10;
+const SAMPLES_MIN: usize = 5;
+/// The rate at which TIME_WAIT begins is the lower one of two times so many seconds: what ends together once
+/// (a reload, a burst) does not go on.
+const RATE_SECONDS: usize = 5;
 
 /// How the connections of a route have gone lately.
 #[derive(Debug, Clone, Default)]
@@ -49,10 +54,13 @@ pub struct History {
 impl History {
     /// Takes what a census has found, and says how it will go on.
     pub fn forecast(&mut self, now: Instant, ports: &PortUse, waiting: TimeWaitPorts) -> Forecast {
-        if self.samples.len() == SAMPLES_MAX {
+        self.samples.push_back((now, ports.used));
+        let is_old = |(at, _): &(Instant, u32)| now.saturating_duration_since(*at) > SAMPLE_AGE_MAX;
+        while self.samples.len() > SAMPLES_MAX
+            || (self.samples.len() > SAMPLES_KEPT && self.samples.front().is_some_and(is_old))
+        {
             self.samples.pop_front();
         }
-        self.samples.push_back((now, ports.used));
         runs_out(ports, self.growth_per_second(), waiting)
     }
 
@@ -66,10 +74,12 @@ impl History {
         let points: Vec<(f64, f64)> = points
             .map(|(at, used)| ((*at - *first).as_secs_f64(), f64::from(*used)))
             .collect();
-        let line = Line::through(&points);
+        let all = Line::through(&points);
+        // A pool that has filled up grows no more.
+        let lately = Line::through(&points[count / 2..]);
         // What a pool's coming and going alone could look like is no growth.
-        match line.slope > 2.0 * line.slope_error {
-            true => line.slope,
+        match all.slope > 2.0 * all.slope_error {
+            true => all.slope.min(lately.slope).max(0.0),
             false => 0.0,
         }
     }
@@ -101,7 +111,7 @@ impl Line {
             .map(|it| (it.1 - y_mean - slope * (it.0 - x_mean)).powi(2));
         Self {
             slope,
-            slope_error: (misses.sum::<f64>() / (count - 2.0) / spread).sqrt(),
+            slope_error: (misses.sum::<f64>() / (count - 2.0).max(1.0) / spread).sqrt(),
         }
     }
 }
@@ -109,7 +119,11 @@ impl Line {
 fn runs_out(ports: &PortUse, growth: f64, waiting: TimeWaitPorts) -> Forecast {
     let count = f64::from(ports.count);
     let begin_per_second = match waiting {
-        TimeWaitPorts::Held => f64::from(ports.entered_within(RATE_SECONDS)) / RATE_SECONDS as f64,
+        TimeWaitPorts::Held => {
+            let last = ports.entered_within(RATE_SECONDS);
+            let before = ports.entered_within(2 * RATE_SECONDS) - last;
+            f64::from(last.min(before)) / RATE_SECONDS as f64
+        }
         TimeWaitPorts::Reused => 0.0,
     };
     let time_wait_after = |seconds: usize| match waiting {
@@ -185,11 +199,38 @@ mod tests {
             let forecast = history.forecast(at, &ports, TimeWaitPorts::Held);
             assert_eq!(forecast, Forecast::Lasts, "{look}");
         }
-        assert!(history.samples.len() <= SAMPLES_MAX);
+        assert!(history.samples.len() <= SAMPLES_KEPT + 1);
     }
 
     #[test]
-    fn a_leak_is_seen_coming_from_its_third_look() {
+    fn a_pool_that_fills_up_and_a_burst_of_closes_are_no_leak() {
+        let now = clock::now();
+        let mut history = History::default();
+        for look in 0..20_u16 {
+            let ports = ports(1000, (200 * look).min(400), &[]);
+            let at = now + Duration::from_secs(10 * u64::from(look));
+            let forecast = history.forecast(at, &ports, TimeWaitPorts::Held);
+            assert_eq!(forecast, Forecast::Lasts, "{look}");
+        }
+        let closed_at_once = ports(1000, 100, &[(57, 500)]);
+        let forecast = runs_out(&closed_at_once, 0.0, TimeWaitPorts::Held);
+        assert_eq!(forecast, Forecast::Lasts);
+    }
+
+    #[test]
+    fn samples_are_bounded_however_often_somebody_asks() {
+        let now = clock::now();
+        let mut history = History::default();
+        let ports = ports(1000, 10, &[]);
+        for look in 0..5_000 {
+            let at = now + Duration::from_millis(100 * look);
+            history.forecast(at, &ports, TimeWaitPorts::Held);
+            assert!(history.samples.len() <= SAMPLES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_leak_is_seen_coming_from_its_fifth_look() {
         let now = clock::now();
         let mut history = History::default();
         for look in 0..60_u16 {
@@ -198,7 +239,7 @@ mod tests {
             let forecast = history.forecast(at, &ports, TimeWaitPorts::Held);
             let expected = u64::from((990 - 5 * look) / 5);
             match seconds(forecast) {
-                None => assert!(look < 2, "{look}"),
+                None => assert!(look < 4, "{look}"),
                 Some(after) => assert!(after.abs_diff(expected) <= 1, "{look}: {after}"),
             }
         }

@@ -1,4 +1,4 @@
-//! Finds connections that the ledger and the kernel do not agree about.
+//! Finds connections that the ledgers of a process and the kernel do not agree about.
 //!
 //! ```text
 //!   agree ──► suspect ──► leak, counted once      the second step after [`CONFIRMED_AFTER`]
@@ -23,7 +23,7 @@ pub enum Suspect {
 /// An open entry of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenEntry {
-    /// Unique in the life of its ledger.
+    /// Unique in the life of the process.
     pub id: u64,
     /// The socket behind its descriptor; `None`: that is closed, or no socket.
     pub cookie: Option<u64>,
@@ -33,7 +33,7 @@ pub struct OpenEntry {
 /// opening or closing.
 pub const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
 
-/// What was seen of one ledger so far.
+/// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Leaks {
     /// Which socket an entry had when it was first seen.
@@ -43,12 +43,11 @@ pub struct Leaks {
 }
 
 impl Leaks {
-    /// Takes the ledger's entries and the sockets that the kernel lists for this process on the leg, by
-    /// cookie; says which leaks are new. Holds no more than both lists do.
-    pub fn look(&mut self, entries: &[OpenEntry], listed: &[u64], now: Instant) -> Vec<Suspect> {
+    /// Takes the entries of all ledgers, and the cookies of sockets that the kernel lists for this process
+    /// and none of them has; says which leaks are new. Holds no more than both lists do.
+    pub fn look(&mut self, entries: &[OpenEntry], unknown: &[u64], now: Instant) -> Vec<Suspect> {
         self.remember(entries);
-        let known: HashSet<u64> = entries.iter().filter_map(|it| it.cookie).collect();
-        let unknown = listed.iter().filter(|cookie| !known.contains(cookie));
+        let unknown = unknown.iter();
         let closed = entries.iter().filter(|it| self.has_lost_socket(it));
         let seen: HashSet<Suspect> = unknown
             .map(|cookie| Suspect::NoEntry(*cookie))
@@ -106,8 +105,7 @@ mod tests {
         for round in 0..10 {
             // Opened after the ledger was read, closed before the kernel was asked.
             let open = entries(&[(round, 100 + round), (round + 50, 0)]);
-            let listed = [100 + round, 200 + round];
-            assert_eq!(leaks.look(&open, &listed, now), []);
+            assert_eq!(leaks.look(&open, &[200 + round], now), []);
             now += CONFIRMED_AFTER;
         }
         assert!(leaks.cookies.len() <= 2 && leaks.suspects.len() <= 2);
@@ -118,12 +116,12 @@ mod tests {
         let mut leaks = Leaks::default();
         let now = clock::now();
         let open = entries(&[(1, 11)]);
-        assert_eq!(leaks.look(&open, &[11, 12], now), []);
+        assert_eq!(leaks.look(&open, &[12], now), []);
         let soon = now + CONFIRMED_AFTER / 2;
-        assert_eq!(leaks.look(&open, &[11, 12], soon), []);
+        assert_eq!(leaks.look(&open, &[12], soon), []);
         let later = now + CONFIRMED_AFTER;
-        assert_eq!(leaks.look(&open, &[11, 12], later), [Suspect::NoEntry(12)]);
-        assert_eq!(leaks.look(&open, &[11, 12], later + CONFIRMED_AFTER), []);
+        assert_eq!(leaks.look(&open, &[12], later), [Suspect::NoEntry(12)]);
+        assert_eq!(leaks.look(&open, &[12], later + CONFIRMED_AFTER), []);
     }
 
     #[test]
@@ -138,12 +136,12 @@ mod tests {
         let open = entries(&[(1, 0), (2, 99), (3, 13), (4, 99)]);
         for _ in 0..2 {
             now += CONFIRMED_AFTER / 2;
-            assert_eq!(leaks.look(&open, &[99], now), []);
+            assert_eq!(leaks.look(&open, &[], now), []);
         }
         now += CONFIRMED_AFTER;
-        let mut found = leaks.look(&open, &[99], now);
+        let mut found = leaks.look(&open, &[], now);
         found.sort_by_key(|it| format!("{it:?}"));
         assert_eq!(found, [Suspect::NoSocket(1), Suspect::NoSocket(2)]);
-        assert_eq!(leaks.look(&open, &[99], now + CONFIRMED_AFTER), []);
+        assert_eq!(leaks.look(&open, &[], now + CONFIRMED_AFTER), []);
     }
 }

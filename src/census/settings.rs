@@ -22,6 +22,11 @@ pub fn reserved_ports() -> io::Result<Vec<RangeInclusive<u16>>> {
     ranges.ok_or_else(|| unexpected("ip_local_reserved_ports", &text))
 }
 
+/// Whether TCP segments carry timestamps (RFC 7323): without them no port in TIME_WAIT is given out again.
+pub fn has_timestamps() -> io::Result<bool> {
+    Ok(read("tcp_timestamps")?.trim() != "0")
+}
+
 /// When a dialling socket may take a port that is in TIME_WAIT towards the same address
 /// (Documentation/networking/ip-sysctl.rst, `tcp_tw_reuse`): 0 never, 1 after a second, 2 the same on
 /// loopback only.
@@ -59,6 +64,7 @@ mod tests {
         let range = port_range().expect("a range");
         assert!(range.start() <= range.end());
         assert!(reserved_ports().is_ok());
+        assert!(has_timestamps().is_ok());
         assert!(tw_reuse().expect("a number") <= 2);
     }
 

@@ -98,7 +98,9 @@ async fn dial_name(
     for address in addresses {
         match dialler.dial(address).await {
             Ok(dialled) => return Ok(dialled),
-            Err(outcome) => last = outcome,
+            // A shortage of this host's can be cured here, and is not to be hidden by another address.
+            Err(outcome) if !last.is_local() => last = outcome,
+            Err(_) => {}
         }
     }
     Err(last)

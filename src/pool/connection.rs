@@ -155,6 +155,16 @@ impl Connection {
         self.idle_max = timeout.map(|it| it - (it / 10).min(ANNOUNCED_MARGIN_MAX));
     }
 
+    /// Has the runtime find out anew what has arrived; see [`Transport::rearm`].
+    ///
+    /// # Errors
+    /// No descriptor is free; then everything is as it was.
+    pub fn rearm(&mut self) -> io::Result<()> {
+        self.transport.rearm()?;
+        self.watch.moved(self.transport.as_fd());
+        Ok(())
+    }
+
     /// Looks whether anything has arrived, noticed by the runtime or not: one system call, made
     /// before a request is written where an earlier exchange could have left something behind.
     pub fn ask_kernel(&self) -> Look {

@@ -85,7 +85,13 @@ impl Dialler<'_> {
 impl Dial<'_> {
     async fn dial_from_anywhere(&mut self) -> Result<TcpStream, ConnectOutcome> {
         let socket = self.open().map_err(|it| outcome(&it))?;
-        self.connect(socket).await.map_err(|it| outcome(&it))
+        self.connect(socket).await.map_err(|error| match error {
+            // The kernel says the same where it has no address to dial from, as towards ::1 without IPv6.
+            error if is_taken(&error) && socket::address_towards(self.address).is_err() => {
+                ConnectOutcome::Unreachable
+            }
+            error => outcome(&error),
+        })
     }
 
     async fn dial_from_sources(&mut self) -> Result<TcpStream, ConnectOutcome> {

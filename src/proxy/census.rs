@@ -22,19 +22,20 @@ use super::{Proxy, Shared};
 use crate::census::forecast::History;
 use crate::census::leaks::{Leaks, Suspect};
 use crate::census::ports::Route;
-use crate::close::Side;
 use crate::pool::source::Counted;
-use crate::stats::census::{CensusSnapshot, LegRow, PortsOf, PortsRow};
+use crate::stats::census::{Books, CensusSnapshot, LegRow, PortsOf, PortsRow};
 use crate::stats::reason::{Leak, Reason};
 use crate::stats::tree::Tree;
 use crate::sys::clock;
 use observe::Observed;
-use plan::{Plan, PlannedLeg, PlannedRoute};
+use plan::{Plan, PlannedRoute};
 
 /// Who asks sooner than this after a census gets that one.
 const FRESH: Duration = Duration::from_millis(500);
 /// Ports that will run out within this time are worth a line.
 const RUN_OUT_WARNED: Duration = Duration::from_secs(600);
+/// And that is told in the second census that shows it: one alone may have met a burst.
+const SHORT_TOLD_AT: u32 = 2;
 
 /// What is kept between one census and the next.
 #[derive(Default)]
@@ -50,10 +51,12 @@ struct Memory {
     /// The last one that was asked for was not answered.
     is_refused: bool,
     resolved: HashMap<(String, u16), Vec<SocketAddr>>,
-    leaks: HashMap<(Side, String), Leaks>,
-    histories: HashMap<(String, String, Route), History>,
-    /// The endpoints whose ports will run out, as was logged.
-    short: HashSet<(String, String, String)>,
+    leaks: Leaks,
+    /// Sockets that other processes have on the legs.
+    foreign: HashSet<u64>,
+    histories: HashMap<Route, History>,
+    /// The endpoints and sources whose ports will run out, and in how many censuses on end that was so.
+    short: HashMap<(String, String, String), u32>,
 }
 
 /// Takes a census at once, and then as often as is configured, for as long as the proxy is there.
@@ -98,15 +101,17 @@ impl Proxy {
             return Ok(last);
         }
         let plan = Plan::of(self, &mut memory.resolved).await;
-        let observed = tokio::task::spawn_blocking(move || observe::observe(plan)).await;
+        let foreign = std::mem::take(&mut memory.foreign);
+        let observing = move || observe::observe(plan, &foreign);
+        let observed = tokio::task::spawn_blocking(observing).await;
         let (plan, observed) = observed.map_err(|error| error.to_string())?;
         match observed {
             Ok(observed) => {
                 memory.is_refused = false;
-                Ok(memory.conclude(tree, &plan, &observed, clock::now()))
+                Ok(memory.conclude(tree, &plan, observed, clock::now()))
             }
             Err(error) => {
-                tree.census.failed.increment();
+                tree.census.forget();
                 if !std::mem::replace(&mut memory.is_refused, true) {
                     warn!(%error, "the kernel does not list its sockets: no census");
                 }
@@ -121,12 +126,10 @@ impl Memory {
         &mut self,
         tree: &Tree,
         plan: &Plan,
-        observed: &Observed,
+        observed: Observed,
         now: Instant,
     ) -> Arc<CensusSnapshot> {
-        for (number, leg) in plan.legs.iter().enumerate() {
-            self.look_for_leaks(leg, number, observed, now);
-        }
+        self.look_for_leaks(plan, &observed, now);
         let legs = plan.legs.iter().zip(&observed.count.legs);
         let census = Arc::new(CensusSnapshot {
             taken_at: clock::wall_now(),
@@ -134,32 +137,27 @@ impl Memory {
             legs: legs
                 .map(|(leg, count)| LegRow::of(leg.side(), &leg.name, count))
                 .collect(),
-            ports: self.ports(plan, observed, now),
+            ports: self.ports(plan, &observed, now),
         });
+        self.foreign = observed.foreign;
         self.taken_at = Some(now);
         tree.census.record(Arc::clone(&census));
         census
     }
 
-    fn look_for_leaks(
-        &mut self,
-        leg: &PlannedLeg,
-        number: usize,
-        observed: &Observed,
-        now: Instant,
-    ) {
-        let key = (leg.side(), leg.name.clone());
-        let leaks = self.leaks.entry(key).or_default();
-        let own = observed.own_cookies(number);
-        for suspect in leaks.look(&observed.rolls[number], &own, now) {
-            let leak = match suspect {
-                Suspect::NoEntry(_) => Leak::NoEntry,
-                Suspect::NoSocket(_) => Leak::NoSocket,
+    fn look_for_leaks(&mut self, plan: &Plan, observed: &Observed, now: Instant) {
+        let entries: Vec<_> = observed.rolls.iter().flatten().copied().collect();
+        let unknown: Vec<_> = observed.unknown.iter().map(|it| it.cookie).collect();
+        for suspect in self.leaks.look(&entries, &unknown, now) {
+            let (leak, books) = match suspect {
+                Suspect::NoEntry(cookie) => (Leak::NoEntry, plan.books_of_socket(observed, cookie)),
+                Suspect::NoSocket(id) => (Leak::NoSocket, plan.books_of_entry(observed, id)),
             };
-            leg.leaks().increment(leak);
+            let Some(books) = books else { continue };
+            books.leaks().increment(leak);
             warn!(
-                side = leg.side().label(),
-                name = leg.name,
+                side = books.side.label(),
+                name = books.name,
                 kind = leak.label(),
                 ?suspect,
                 "a connection leaks: the ledger and the kernel do not agree about it"
@@ -170,79 +168,84 @@ impl Memory {
     /// A row for each source towards each endpoint: where the endpoint has several addresses, for that with
     /// the fewest free ports.
     fn ports(&mut self, plan: &Plan, observed: &Observed, now: Instant) -> Vec<PortsRow> {
-        let mut rows: Vec<PortsRow> = Vec::new();
+        let mut rows: Vec<(PortsRow, &PlannedRoute)> = Vec::new();
+        let mut forecasts = HashMap::new();
         let mut histories = HashMap::new();
         for (planned, taken) in plan.routes.iter().zip(&observed.count.routes) {
-            let PlannedRoute {
-                whose,
-                route,
-                waiting,
-                source,
-            } = planned;
-            let key = (whose.endpoint.clone(), whose.source.clone(), route.clone());
-            let mut history = self.histories.remove(&key).unwrap_or_default();
-            let forecast = history.forecast(now, taken, *waiting);
-            histories.insert(key, history);
-            if let Some(source) = source {
-                let counted = Counted {
-                    in_use: taken.used,
-                    time_wait: taken.time_wait,
-                };
-                source.set_counted(counted, now);
-            }
-            let row = PortsRow::of(whose.clone(), route, taken, forecast, *waiting);
-            match rows.iter_mut().find(|it| it.is_of(whose)) {
-                Some(known) if known.free <= row.free => {}
-                Some(known) => *known = row,
-                None => rows.push(row),
+            let (route, waiting) = (&planned.route, planned.waiting);
+            // Two upstreams may have an endpoint in common.
+            let forecast = *forecasts.entry(route.clone()).or_insert_with(|| {
+                let mut history = self.histories.remove(route).unwrap_or_default();
+                let forecast = history.forecast(now, taken, waiting);
+                histories.insert(route.clone(), history);
+                forecast
+            });
+            let row = PortsRow::of(planned.whose.clone(), route, taken, forecast, waiting);
+            match rows.iter_mut().find(|(it, _)| it.is_of(&planned.whose)) {
+                Some((known, _)) if known.free <= row.free => {}
+                Some(known) => *known = (row, planned),
+                None => rows.push((row, planned)),
             }
         }
         self.histories = histories;
+        for (row, planned) in &rows {
+            if let Some(source) = &planned.source {
+                let counted = Counted {
+                    in_use: row.used,
+                    time_wait: row.time_wait,
+                };
+                source.set_counted(counted, now);
+            }
+        }
+        let rows: Vec<_> = rows.into_iter().map(|(row, _)| row).collect();
         self.warn_of_shortage(&rows);
         rows
     }
 
-    /// One line when it shows that ports will run out, and one when that is over.
+    /// One line when two censuses on end show that ports will run out, and one when that is over.
     fn warn_of_shortage(&mut self, rows: &[PortsRow]) {
-        let mut short = HashSet::new();
+        let mut short = HashMap::new();
         for row in rows {
             let key = (
                 row.upstream.clone(),
                 row.endpoint.clone(),
                 row.source.clone(),
             );
-            let was_short = self.short.contains(&key);
-            let left = row.run_out_seconds.filter(|left| *left < RUN_OUT_WARNED);
-            match left {
-                Some(left) if !was_short => warn!(
-                    upstream = row.upstream,
-                    endpoint = row.endpoint,
-                    "ports run out in {} s, as things go: of {} from {} ({}-{}), {} are used, {} in TIME_WAIT, \
-                     {} free. Add source addresses (upstream.{}.source), or find out what opens so many \
-                     connections: /api/v1/census, millpond doctor",
-                    left.as_secs(),
-                    row.count,
-                    row.from,
-                    row.range.0,
-                    row.range.1,
-                    row.used,
-                    row.time_wait,
-                    row.free,
-                    row.upstream,
-                ),
-                None if was_short => info!(
+            let times = self.short.get(&key).copied().unwrap_or(0);
+            match row.run_out_seconds.filter(|left| *left < RUN_OUT_WARNED) {
+                Some(left) => {
+                    if times + 1 == SHORT_TOLD_AT {
+                        row.tell_shortage(left);
+                    }
+                    short.insert(key, (times + 1).min(SHORT_TOLD_AT));
+                }
+                None if times >= SHORT_TOLD_AT => info!(
                     upstream = row.upstream,
                     endpoint = row.endpoint,
                     free = row.free,
                     "ports will last again, as things go"
                 ),
-                _ => {}
-            }
-            if left.is_some() {
-                short.insert(key);
+                None => {}
             }
         }
         self.short = short;
+    }
+}
+
+impl Plan {
+    /// Whose leg a socket is on that no ledger knows.
+    fn books_of_socket(&self, observed: &Observed, cookie: u64) -> Option<&Books> {
+        let held = observed.unknown.iter().find(|it| it.cookie == cookie)?;
+        let leg = &self.legs[held.leg];
+        let mut books = self.books.iter();
+        books.find(|it| it.side == leg.side() && it.name == leg.name)
+    }
+
+    /// Whose open entry it is.
+    fn books_of_entry(&self, observed: &Observed, id: u64) -> Option<&Books> {
+        let mut rolls = observed.rolls.iter();
+        let number = rolls.position(|roll| roll.iter().any(|it| it.id == id))?;
+        self.books.get(number)
     }
 }
 
@@ -251,5 +254,24 @@ impl PortsRow {
         self.upstream == whose.upstream
             && self.endpoint == whose.endpoint
             && self.source == whose.source
+    }
+
+    fn tell_shortage(&self, left: Duration) {
+        warn!(
+            upstream = self.upstream,
+            endpoint = self.endpoint,
+            "ports run out in {} s, as things go: of {} from {} ({}-{}), {} are used, {} in TIME_WAIT, {} free. \
+             Add source addresses (upstream.{}.source), or find out what opens so many connections: \
+             /api/v1/census, millpond doctor",
+            left.as_secs(),
+            self.count,
+            self.from,
+            self.range.0,
+            self.range.1,
+            self.used,
+            self.time_wait,
+            self.free,
+            self.upstream,
+        );
     }
 }

@@ -199,7 +199,7 @@ fn usable(mut lease: Lease) -> Option<(Lease, Look)> {
     let look = connection.ask_kernel();
     match look {
         Look::Quiet => return Some((lease, look)),
-        Look::Bytes if connection.transport.rearm().is_ok() => return Some((lease, look)),
+        Look::Bytes if connection.rearm().is_ok() => return Some((lease, look)),
         // No descriptor is free for it.
         Look::Bytes => lease.discard(DiscardReason::IdleBytes, Seen::Open),
         Look::Fin | Look::Reset | Look::Vanished => put_aside(lease, look),

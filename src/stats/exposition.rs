@@ -2,7 +2,7 @@
 //!
 //! What can happen is present at 0 from the start, so that the first time shows as an increase.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::histogram::Durations;
 use super::process::Process;
@@ -252,6 +252,9 @@ fn gather_census(families: &mut Families, snapshot: &Snapshot) {
     let Some(census) = &snapshot.census else {
         return;
     };
+    let taken_at = census.taken_at.duration_since(UNIX_EPOCH);
+    let taken_at = taken_at.unwrap_or_default().as_secs_f64();
+    families.number(&table::CENSUS_TIME, &[], taken_at);
     for leg in &census.legs {
         let labels = [leg.side.label(), &leg.name];
         for (state, count) in &leg.sockets {

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
@@ -25,8 +26,10 @@ pub(super) struct Roll {
 #[derive(Debug, Default)]
 struct Open {
     entries: Slab<Entry>,
-    next_id: u64,
 }
+
+/// Names every entry of every roll of the process.
+static ENTRIES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 struct Entry {
@@ -59,15 +62,11 @@ impl Roll {
         socket: BorrowedFd<'_>,
         watched: Option<Box<Watched>>,
     ) -> Watch {
-        let mut open = self.lock();
-        let id = open.next_id;
-        open.next_id += 1;
-        let number = open.entries.insert(Entry {
-            id,
+        let number = self.lock().entries.insert(Entry {
+            id: ENTRIES.fetch_add(1, Ordering::Relaxed),
             descriptor: socket.as_raw_fd(),
             watched,
         });
-        drop(open);
         Watch(Some(Place {
             roll: Arc::clone(self),
             number,
@@ -102,6 +101,13 @@ impl Watch {
         };
         if let Some(watched) = &mut roll.lock().entries[*number].watched {
             watched.connected(socket);
+        }
+    }
+
+    /// Its socket has another descriptor now.
+    pub fn moved(&mut self, socket: BorrowedFd<'_>) {
+        if let Some(Place { roll, number }) = &self.0 {
+            roll.lock().entries[*number].descriptor = socket.as_raw_fd();
         }
     }
 
@@ -180,7 +186,10 @@ mod tests {
         drop(first_watch);
         let third_watch = roll.enter(first.as_fd(), None);
         let ids: Vec<_> = roll.call().iter().map(|it| it.id).collect();
-        assert_eq!(ids, [2, 1], "a place is used again, a name never");
+        assert!(ids[0] > ids[1], "a place is used again, a name never");
+        let mut second_watch = second_watch;
+        second_watch.moved(first.as_fd());
+        assert_eq!(cookies(&roll), [cookie(&first), cookie(&first)]);
         second_watch.end(None);
         drop(third_watch);
         assert_eq!(roll.call(), []);
@@ -192,10 +201,14 @@ mod tests {
         let (closed, open) = (socket(), socket());
         let watches = [&closed, &open].map(|socket| roll.enter(socket.as_fd(), None));
         assert_eq!(leaks.look(&roll.call(), &[], now), []);
+        let id = roll.call()[0].id;
         drop(closed);
         assert_eq!(leaks.look(&roll.call(), &[], now + CONFIRMED_AFTER), []);
         let later = now + CONFIRMED_AFTER * 2;
-        assert_eq!(leaks.look(&roll.call(), &[], later), [Suspect::NoSocket(0)]);
+        assert_eq!(
+            leaks.look(&roll.call(), &[], later),
+            [Suspect::NoSocket(id)]
+        );
         drop(watches);
     }
 }

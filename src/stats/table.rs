@@ -120,6 +120,8 @@ metrics! {
         "Connections that the ledger and the kernel do not agree about.";
     CENSUSES = Counter "millpond_censuses_total" ["outcome"] "":
         "Times that the kernel was asked for its sockets, by outcome.";
+    CENSUS_TIME = Gauge "millpond_census_timestamp_seconds" [] "seconds":
+        "When the kernel was last asked for its sockets and answered, since 1970.";
     CENSUS_CPU = Counter "millpond_census_cpu_seconds_total" [] "":
         "CPU time that asking the kernel for its sockets took, in seconds.";
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::census::CensusStats;
+use super::census::{Books, CensusStats};
 use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
@@ -287,6 +287,15 @@ impl Tree {
         for (_, branch) in self.listeners() {
             branch.stats.sessions.command_all(command);
         }
+    }
+
+    /// Every ledger that the process has.
+    pub fn books(&self) -> Vec<Books> {
+        let listeners = self.listeners().into_iter();
+        let listeners = listeners.map(|(name, it)| Books::of_listener(name, it.stats));
+        let upstreams = self.upstreams().into_iter();
+        let upstreams = upstreams.map(|(name, it)| Books::of_upstream(name, it.stats));
+        listeners.chain(upstreams).collect()
     }
 
     /// Since when the process counts.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -59,6 +60,20 @@ pub fn cookie_of_descriptor(descriptor: RawFd) -> io::Result<u64> {
         0 => Ok(cookie),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The address of this host that a connect to `to` would have. Nothing is sent.
+///
+/// # Errors
+/// What socket(2) and connect(2) say: there is no way there.
+pub fn address_towards(to: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Whether the peer has said FIN, whatever is still unread before it (poll(2), `POLLRDHUP`).

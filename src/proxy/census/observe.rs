@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::plan::Plan;
-use crate::census::count::{Count, Leg, filter};
+use crate::census::count::{Count, Held, Leg, filter};
 use crate::census::descriptors::own_sockets;
 use crate::census::diag::dump;
 use crate::census::filter::Filter;
@@ -17,33 +17,64 @@ use crate::sys::clock;
 /// What was seen.
 pub(super) struct Observed {
     pub(super) count: Count,
-    /// Each leg's open entries.
+    /// Each ledger's open entries.
     pub(super) rolls: Vec<Vec<OpenEntry>>,
-    /// The inodes of this process's sockets; empty where no leg has a socket that its ledger does not know.
-    own: HashSet<u32>,
+    /// Sockets of this process on our side of a leg that no ledger has an entry for.
+    pub(super) unknown: Vec<Held>,
+    /// The cookies of others' sockets on our side of a leg.
+    pub(super) foreign: HashSet<u64>,
     /// What it took of this thread's.
     pub(super) cpu_time: Duration,
 }
 
-/// Counts what `plan` says, and gives it back.
-pub(super) fn observe(plan: Plan) -> (Plan, io::Result<Observed>) {
-    let observed = count(&plan);
+/// Counts what `plan` says, and gives it back. `foreign` are the sockets that were found to be somebody
+/// else's before.
+pub(super) fn observe(plan: Plan, foreign: &HashSet<u64>) -> (Plan, io::Result<Observed>) {
+    let observed = look(&plan, foreign);
     (plan, observed)
 }
 
-fn count(plan: &Plan) -> io::Result<Observed> {
+fn look(plan: &Plan, foreign: &HashSet<u64>) -> io::Result<Observed> {
     let began = clock::thread_cpu_time()?;
+    let call_rolls = || -> Vec<_> { plan.books.iter().map(|it| it.call_roll()).collect() };
+    let mut rolls = call_rolls();
+    let count = count(plan)?;
+    let mut strangers = not_in(&rolls, &count.held);
+    if strangers.iter().any(|it| !foreign.contains(&it.cookie)) {
+        // Some may have been opened since the roll was called.
+        rolls = call_rolls();
+        strangers = not_in(&rolls, &strangers);
+    }
+    let (old, new): (Vec<_>, Vec<_>) = strangers
+        .into_iter()
+        .partition(|it| foreign.contains(&it.cookie));
+    // A walk through all descriptors: only for sockets that were not seen before.
+    let own = match new.is_empty() {
+        true => HashSet::new(),
+        // Where /proc can't be read, nobody's socket is taken for ours.
+        false => own_sockets().unwrap_or_default(),
+    };
+    let (unknown, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|it| own.contains(&it.inode));
+    Ok(Observed {
+        count,
+        rolls,
+        unknown,
+        foreign: old.iter().chain(&new).map(|it| it.cookie).collect(),
+        cpu_time: clock::thread_cpu_time()?.saturating_sub(began),
+    })
+}
+
+fn count(plan: &Plan) -> io::Result<Count> {
     let legs: Vec<Leg> = plan.legs.iter().map(|it| it.leg.clone()).collect();
     let routes: Vec<Route> = plan.routes.iter().map(|it| it.route.clone()).collect();
     let mut count = Count::new(&legs, &routes);
-    let rolls: Vec<_> = plan.legs.iter().map(|leg| leg.roll()).collect();
     if let Some(filter) = filter(&legs, &routes) {
         dump(States::CONNECTED, &filter, &mut |socket| {
             count.add(socket, &routes);
         })?;
     }
-    let mut listening = HashSet::new();
     if !routes.is_empty() {
+        let mut listening = HashSet::new();
         dump(
             States::of(&[State::Listen]),
             &Filter::all(),
@@ -51,34 +82,16 @@ fn count(plan: &Plan) -> io::Result<Observed> {
                 listening.insert(socket.local.port());
             },
         )?;
+        for port in listening {
+            count.add_listening(port, &routes);
+        }
     }
-    for port in listening {
-        count.add_listening(port, &routes);
-    }
-    let own = match has_unknown(&count, &rolls) {
-        true => own_sockets()?,
-        false => HashSet::new(),
-    };
-    Ok(Observed {
-        count,
-        rolls,
-        own,
-        cpu_time: clock::thread_cpu_time()?.saturating_sub(began),
-    })
+    Ok(count)
 }
 
-/// Whether the kernel lists a socket on a leg of which that leg's ledger has no entry. Mostly another
-/// program's.
-fn has_unknown(count: &Count, rolls: &[Vec<OpenEntry>]) -> bool {
-    let known: HashSet<u64> = rolls.iter().flatten().filter_map(|it| it.cookie).collect();
-    count.held.iter().any(|held| !known.contains(&held.cookie))
-}
-
-impl Observed {
-    /// The sockets of this process that the kernel lists on a leg; where all are known to its ledger, none.
-    pub(super) fn own_cookies(&self, leg: usize) -> Vec<u64> {
-        let held = self.count.held.iter().filter(|held| held.leg == leg);
-        let own = held.filter(|held| self.own.contains(&held.inode));
-        own.map(|held| held.cookie).collect()
-    }
+/// The sockets that are in no roll, each once.
+fn not_in(rolls: &[Vec<OpenEntry>], held: &[Held]) -> Vec<Held> {
+    let mut seen: HashSet<u64> = rolls.iter().flatten().filter_map(|it| it.cookie).collect();
+    let strangers = held.iter().filter(|it| seen.insert(it.cookie));
+    strangers.copied().collect()
 }

@@ -1,8 +1,7 @@
 //! What a census is to count: the legs of the proxy as it runs now, and the routes to its endpoints.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +10,14 @@ use tokio::time::timeout;
 
 use crate::census::count::Leg;
 use crate::census::forecast::TimeWaitPorts;
-use crate::census::leaks::OpenEntry;
 use crate::census::ports::{Ports, Route};
 use crate::census::settings;
 use crate::close::Side;
 use crate::config::checked::{self, Address};
 use crate::pool::source::{Picker, SourcePorts};
 use crate::proxy::Proxy;
-use crate::stats::census::PortsOf;
-use crate::stats::counter::Reasons;
-use crate::stats::reason::Leak;
-use crate::stats::tree::{ListenerStats, UpstreamStats};
+use crate::stats::census::{Books, PortsOf};
+use crate::sys::socket::address_towards;
 
 /// A name that takes longer is counted where it was last.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -29,18 +25,14 @@ const RESOLVE_TIME_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Plan {
     pub(super) legs: Vec<PlannedLeg>,
     pub(super) routes: Vec<PlannedRoute>,
+    /// Every ledger of the process, those of removed names included: they may have open connections.
+    pub(super) books: Vec<Books>,
 }
 
 /// A listener or an upstream.
 pub(super) struct PlannedLeg {
     pub(super) name: String,
     pub(super) leg: Leg,
-    stats: LegStats,
-}
-
-enum LegStats {
-    Listener(Arc<ListenerStats>),
-    Upstream(Arc<UpstreamStats>),
 }
 
 /// A source address towards an address of an endpoint.
@@ -56,28 +48,12 @@ pub(super) struct PlannedRoute {
 struct Running {
     name: String,
     settings: checked::Upstream,
-    stats: Arc<UpstreamStats>,
     sources: Vec<(Arc<str>, Vec<Arc<SourcePorts>>)>,
 }
 
 impl PlannedLeg {
     pub(super) fn side(&self) -> Side {
         self.leg.side
-    }
-
-    pub(super) fn leaks(&self) -> &Reasons<Leak> {
-        match &self.stats {
-            LegStats::Listener(stats) => &stats.leaks,
-            LegStats::Upstream(stats) => &stats.leaks,
-        }
-    }
-
-    /// What the ledger holds open.
-    pub(super) fn roll(&self) -> Vec<OpenEntry> {
-        match &self.stats {
-            LegStats::Listener(stats) => stats.ledger.call_roll(),
-            LegStats::Upstream(stats) => stats.ledger.call_roll(),
-        }
     }
 }
 
@@ -115,18 +91,20 @@ impl Plan {
                     side: Side::Upstream,
                     addresses,
                 },
-                stats: LegStats::Upstream(upstream.stats),
             });
         }
         *resolved = names;
         legs.retain(|it| !it.leg.addresses.is_empty());
-        Self { legs, routes }
+        Self {
+            legs,
+            routes,
+            books: proxy.shared.tree.books(),
+        }
     }
 }
 
 /// The listeners, and the upstreams.
 fn running(proxy: &Proxy) -> (Vec<PlannedLeg>, Vec<Running>) {
-    let tree = &proxy.shared.tree;
     let parts = proxy.parts();
     let listeners = parts.listeners.iter().map(|(name, door)| PlannedLeg {
         name: name.clone(),
@@ -137,12 +115,10 @@ fn running(proxy: &Proxy) -> (Vec<PlannedLeg>, Vec<Running>) {
                 Address::Name(..) | Address::Unix(_) => Vec::new(),
             },
         },
-        stats: LegStats::Listener(tree.listener(name)),
     });
     let upstreams = parts.upstreams.iter().map(|(name, upstream)| Running {
         name: name.clone(),
         settings: parts.config.upstreams[name].clone(),
-        stats: tree.upstream(name),
         sources: upstream.source_ports(),
     });
     (listeners.collect(), upstreams.collect())
@@ -175,7 +151,10 @@ impl HostSettings {
                 .ok()
                 .map(|range| Ports::new(range, &reserved)),
             reserved,
-            tw_reuse: settings::tw_reuse().unwrap_or(0),
+            tw_reuse: match settings::has_timestamps() {
+                Ok(true) => settings::tw_reuse().unwrap_or(0),
+                Ok(false) | Err(_) => 0,
+            },
         }
     }
 
@@ -245,15 +224,4 @@ impl Running {
             });
         }
     }
-}
-
-/// The address that the kernel would dial from. Nothing is sent.
-fn address_towards(to: SocketAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(to)?;
-    Ok(socket.local_addr()?.ip())
 }
