@@ -93,6 +93,13 @@ const PURE: &[&str] = &[
     "src/census/leaks",
     "src/census/ports",
     "src/census/socket",
+    "src/cli/doctor/counters",
+    "src/cli/doctor/diagnosis",
+    "src/cli/doctor/finding",
+    "src/cli/doctor/look",
+    "src/cli/doctor/report",
+    "src/cli/doctor/settings",
+    "src/cli/doctor/text",
     "src/witness/event",
     "src/witness/matching",
     "src/witness/pending",
@@ -192,6 +199,9 @@ fn only_close_resets_and_shuts_down() {
             "src/close/",
             "src/cli/demo/closer.rs",
             "src/cli/demo/resets.rs",
+            // They tell users what it does.
+            "src/cli/doctor/counters.rs",
+            "src/cli/doctor/finding.rs",
         ],
     );
     only_in(

@@ -116,6 +116,12 @@ impl Line {
     }
 }
 
+/// When the ports run out where nothing is known of the time before: connections stay as many as they
+/// are, and TIME_WAIT begins as it has begun lately.
+pub fn from_one_look(ports: &PortUse, waiting: TimeWaitPorts) -> Forecast {
+    runs_out(ports, 0.0, waiting)
+}
+
 fn runs_out(ports: &PortUse, growth: f64, waiting: TimeWaitPorts) -> Forecast {
     let count = f64::from(ports.count);
     let begin_per_second = match waiting {

@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod generate;
 pub mod run;
 mod stop;
@@ -53,6 +54,9 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Look at this host's TIME_WAIT, ports, resets and settings, and say what to do about them.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(doctor::Options),
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +97,10 @@ const DEMO_HELP: &str = "\
 Needs nothing and changes nothing: services, clients and millpond live in this process and talk over
 loopback, for less than a minute. Exit codes: 0 shown, 1 not, with the reason.";
 
+const DOCTOR_HELP: &str = "\
+Needs neither millpond nor root, and changes nothing; root sees which process holds a socket. Exit
+codes: 0 nothing is wrong, 1 findings, 2 the host could not be looked at.";
+
 /// Does what the command line says, and returns what the process ends with.
 pub fn main() -> ExitCode {
     let command = match CommandLine::<AnyCommand>::parse().command {
@@ -105,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::run(options.into_source()),
         Command::Check { config } => check::run(config),
         Command::Demo { keep } => demo::run(keep),
+        Command::Doctor(options) => doctor::run(&options),
     }
 }
 
