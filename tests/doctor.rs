@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -156,6 +156,7 @@ fn a_busy_host_that_is_well_has_nothing() {
     drop(open);
 }
 
+/// What 20,000 TIME_WAIT towards one service and some towards others look like.
 #[test]
 fn the_service_with_most_time_wait_is_named_first() {
     let network = Network::create();
@@ -181,7 +182,7 @@ fn the_service_with_most_time_wait_is_named_first() {
     let row = said
         .text
         .lines()
-        .find(|it| it.contains("10.77.2.1:81") && it.contains("of 28,232"));
+        .find(|it| it.contains("10.77.2.1:81") && it.contains("of 64,512"));
     assert!(row.unwrap().contains("20,000"), "{}", said.text);
 
     let report = json.json();
@@ -189,7 +190,7 @@ fn the_service_with_most_time_wait_is_named_first() {
     let finding = &report["findings"][0];
     assert_eq!(finding["subject"], "10.77.2.1:81");
     assert_eq!(evidence(finding, "time_wait"), "20000");
-    assert_eq!(evidence(finding, "ports"), "28232");
+    assert_eq!(evidence(finding, "ports"), "64512");
     let shown = report["destinations"].as_array().unwrap();
     let shown: Vec<_> = shown
         .iter()
@@ -209,4 +210,166 @@ fn the_service_with_most_time_wait_is_named_first() {
         ]
     );
     assert_eq!(report["destinations"][0]["closes_first"], "this_end");
+}
+
+/// A program that forgets to close: it connects so many times, or accepts them, and waits.
+const FORGETFUL: &str = "
+import socket, sys, time
+address = (sys.argv[1], int(sys.argv[2]))
+held = [socket.create_connection(address) for _ in range(int(sys.argv[3]))]
+print('held', file=sys.stderr, flush=True)
+time.sleep(600)
+";
+
+/// A service whose clients are left alone at once.
+fn leaving_service(host: &Namespace, address: &str) -> SocketAddr {
+    let listener = host.enter(|| TcpListener::bind(address).unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().for_each(|client| drop(client.unwrap())));
+    address
+}
+
+/// Runs a forgetful program until it has this many connections in CLOSE_WAIT.
+fn forgetful(host: &Namespace, service: SocketAddr, count: usize) -> Process {
+    let mut command = Command::new("/usr/bin/python3");
+    let (ip, port) = (service.ip().to_string(), service.port().to_string());
+    command.args(["-c", FORGETFUL, &ip, &port, &count.to_string()]);
+    let process = host.enter(|| Process::start(&mut command));
+    wait::until("connections pile up in CLOSE_WAIT", || {
+        (host.sockets("state close-wait") == count as u64).then_some(())
+    });
+    process
+}
+
+#[test]
+fn who_forgets_to_close_is_named() {
+    let host = Namespace::create("forgetful");
+    let service = leaving_service(&host, "127.0.0.1:0");
+    let process = forgetful(&host, service, 60);
+    let said = doctor(&host, &["--seconds", "1", "--json"]);
+    assert_eq!(said.code, Some(1));
+    let report = said.json();
+    assert_eq!(kinds(&report), ["close_wait_pile"]);
+    let finding = &report["findings"][0];
+    assert_eq!(evidence(finding, "pid"), process.pid().to_string());
+    assert_eq!(evidence(finding, "command"), "python3");
+    assert_eq!(evidence(finding, "close_wait"), "60");
+    assert_eq!(evidence(finding, "dialled_to"), service.to_string());
+    let said = doctor(&host, &["--seconds", "1"]);
+    let named = format!(
+        "python3 (pid {}) has not closed 60 connections",
+        process.pid()
+    );
+    assert!(said.text.contains(&named), "{}", said.text);
+}
+
+#[test]
+fn a_user_is_told_what_only_root_sees() {
+    let host = Namespace::create("user");
+    let service = leaving_service(&host, "127.0.0.1:0");
+    let _process = forgetful(&host, service, 60);
+    // Where a user may execute it.
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let copy = folder.path().join("millpond");
+    std::fs::copy(MILLPOND, &copy).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--clear-groups"]).arg(&copy);
+    let output = host.enter(|| command.args(["doctor", "--seconds", "1"]).output().unwrap());
+    let said = Said::of(output);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    assert!(
+        said.text
+            .contains("a process of user 0 has not closed 60 connections"),
+        "{}",
+        said.text
+    );
+    assert!(
+        said.text.contains("Run as root to see which process"),
+        "{}",
+        said.text
+    );
+    assert!(
+        said.text
+            .contains("which process holds some sockets: only root"),
+        "{}",
+        said.text
+    );
+    assert!(said.text.contains("net.ipv4.tcp_tw_reuse"), "{}", said.text);
+}
+
+/// Ends so many connections to `service` with SO_LINGER 0.
+fn abort(service: SocketAddr, count: usize) {
+    for _ in 0..count {
+        let client = socket2::Socket::from(TcpStream::connect(service).unwrap());
+        client.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn resets_are_of_the_measured_seconds() {
+    let host = Namespace::create("resets");
+    let service = polite_service(&host, "127.0.0.1:0");
+    // Before the look: none of its business.
+    host.enter(|| abort(service, 500));
+    let quiet = doctor(&host, &["--seconds", "1", "--json"]);
+    assert_eq!(quiet.code, Some(0), "{}", quiet.text);
+    let counted = |report: &Value| {
+        let counters = report["counters"].as_array().unwrap();
+        let aborts = counters.iter().find(|it| it["name"] == "TCPAbortOnData");
+        aborts.unwrap()["count"].as_u64().unwrap()
+    };
+    assert_eq!(counted(&quiet.json()), 0);
+
+    let looking = begin(&host, &["--seconds", "2", "--json"]);
+    let mut looking = Some(looking);
+    let output = host.enter(|| {
+        let mut made = 0;
+        while looking.as_mut().unwrap().try_wait().unwrap().is_none() {
+            abort(service, 1);
+            made += 1;
+            wait::pace(std::time::Duration::from_millis(5));
+        }
+        (looking.take().unwrap().wait_with_output().unwrap(), made)
+    });
+    let (output, made) = output;
+    let said = Said::of(output);
+    let report = said.json();
+    assert_eq!(said.code, Some(1));
+    let count = counted(&report);
+    assert!((50..=made).contains(&count), "{count} of {made}");
+    assert_eq!(kinds(&report), ["counter_grows"]);
+    let finding = &report["findings"][0];
+    assert_eq!(finding["subject"], "TCPAbortOnData");
+    assert!(
+        finding["why"].as_str().unwrap().contains("SO_LINGER 0"),
+        "{finding}"
+    );
+    let rate: f64 = evidence(finding, "per_second").parse().unwrap();
+    assert!((rate - count as f64 / 2.0).abs() < 5.0, "{rate} {count}");
+}
+
+#[test]
+fn ports_that_are_nearly_used_up_are_told() {
+    let network = Network::create();
+    let host = &network.proxy;
+    network.set_ports("40000 44999");
+    let service = polite_service(&network.service, &format!("{SERVICE}:80"));
+    churn(host, service, 4_800);
+    let said = doctor(host, &["--seconds", "1", "--json"]);
+    let report = said.json();
+    assert_eq!(said.code, Some(1));
+    assert_eq!(kinds(&report), ["ports_exhausted"]);
+    let finding = &report["findings"][0];
+    assert_eq!(finding["severity"], "critical");
+    assert_eq!(evidence(finding, "range"), "40000 44999");
+    assert_eq!(evidence(finding, "ports"), "5000");
+    assert_eq!(evidence(finding, "time_wait"), "4800");
+    assert_eq!(evidence(finding, "free"), "200");
+    let advice = finding["advice"].as_str().unwrap();
+    assert!(
+        advice.contains("millpond in front of 10.77.2.1:80"),
+        "{advice}"
+    );
 }
