@@ -5,8 +5,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
@@ -66,11 +67,14 @@ fn polite_service(host: &Namespace, address: &str) -> SocketAddr {
     address
 }
 
-/// Leaves so many TIME_WAIT towards `address`: connects, and closes first.
+/// Leaves so many TIME_WAIT towards `address`: connects, closes first, and waits for the service to
+/// close too, lest its queue runs over and a connect takes a second.
 fn churn(host: &Namespace, address: SocketAddr, count: usize) {
     host.enter(|| {
         for _ in 0..count {
-            drop(TcpStream::connect(address).unwrap());
+            let mut client = TcpStream::connect(address).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
         }
     });
     wait::until("every close is confirmed", || {
@@ -159,10 +163,13 @@ fn a_busy_host_that_is_well_has_nothing() {
 /// What 20,000 TIME_WAIT towards one service and some towards others look like.
 #[test]
 fn the_service_with_most_time_wait_is_named_first() {
-    let network = Network::create();
-    let host = &network.proxy;
-    let services =
-        [80, 81, 82].map(|port| polite_service(&network.service, &format!("{SERVICE}:{port}")));
+    // Through the loopback device, which is fast, but to no loopback address: TIME_WAIT lasts.
+    let host = &Namespace::create("churn");
+    host.run("ip", &["address", "add", "10.77.2.1/32", "dev", "lo"]);
+    // Of few ports the kernel seeks a free one for long: the first would be gone before the last is made.
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    host.enter(|| std::fs::write(range, "1024 65535").unwrap());
+    let services = [80, 81, 82].map(|port| polite_service(host, &format!("{SERVICE}:{port}")));
     let [little, most, some] = services;
     churn(host, most, 20_000);
     churn(host, little, 150);
@@ -372,4 +379,44 @@ fn ports_that_are_nearly_used_up_are_told() {
         advice.contains("millpond in front of 10.77.2.1:80"),
         "{advice}"
     );
+}
+
+/// Names of all fields, as conf/reference/doctor.md writes them: `findings[].kind`.
+fn paths(value: &Value, path: &str, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{dot}{name}");
+                into.insert(path.clone());
+                paths(value, &path, into);
+            }
+        }
+        Value::Array(all) => {
+            for one in all {
+                paths(one, &format!("{path}[]"), into);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn every_field_is_documented() {
+    let host = Namespace::create("fields");
+    let service = leaving_service(&host, "127.0.0.1:0");
+    let _process = forgetful(&host, service, 60);
+    let said = doctor(&host, &["--seconds", "1", "--json"]);
+    assert!(!said.text.contains('\x1b'));
+    let mut there = BTreeSet::new();
+    paths(&said.json(), "", &mut there);
+    assert!(there.contains("findings[].evidence[].name"), "{there:?}");
+    assert!(there.contains("destinations[].ports[].free"), "{there:?}");
+    let page = std::fs::read_to_string("conf/reference/doctor.md").unwrap();
+    for path in there {
+        assert!(
+            page.contains(&format!("| `{path}` |")),
+            "{path} is not documented"
+        );
+    }
 }

@@ -82,9 +82,13 @@ fn the_manual_pages_are_those_of_this_command_line() {
 }
 
 #[test]
-fn the_reference_is_of_what_is_counted() {
-    let text = millpond(&["generate", "reference"]);
-    folder_holds("conf/reference", &[("counted.md".to_owned(), text)]);
+fn the_reference_is_of_what_is_counted_and_said() {
+    let files = [
+        ("counted.md", "reference"),
+        ("doctor.md", "doctor-reference"),
+    ];
+    let files = files.map(|(name, what)| (name.to_owned(), millpond(&["generate", what])));
+    folder_holds("conf/reference", &files);
 }
 
 #[test]

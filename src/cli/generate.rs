@@ -15,6 +15,7 @@ use clap::{Command, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use super::doctor::schema;
 use crate::stats::reference;
 
 /// What is generated.
@@ -32,6 +33,8 @@ pub(super) enum Generate {
     },
     /// Print the reference of all ends, resets and reasons that are counted (Markdown).
     Reference,
+    /// Print the reference of what doctor says as JSON (Markdown).
+    DoctorReference,
 }
 
 /// What the shell gets for a command that does not exist.
@@ -45,6 +48,10 @@ pub(super) fn run(what: &Generate, of: Command) -> ExitCode {
     let written = match what {
         Generate::Reference => {
             text.extend_from_slice(reference::text().as_bytes());
+            Ok(())
+        }
+        Generate::DoctorReference => {
+            text.extend_from_slice(schema::reference().as_bytes());
             Ok(())
         }
         Generate::Completions { shell } => {

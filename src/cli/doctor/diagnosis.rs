@@ -230,3 +230,155 @@ fn most_frequent<T: Copy + Eq + Hash + Ord>(all: &[T]) -> Option<T> {
     let most = counts.into_iter().max_by_key(|&(one, count)| (count, one));
     most.map(|(one, _)| one)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::census::socket::State;
+    use crate::cli::doctor::look::tests::{after, look, socket};
+
+    /// A host that dials `to` from one address: so many in TIME_WAIT, so many open.
+    pub(in crate::cli::doctor) fn dialling(
+        from: &str,
+        to: &str,
+        time_wait: u16,
+        open: u16,
+    ) -> Vec<Socket> {
+        let states = [(State::TimeWait, time_wait), (State::Established, open)];
+        let states = states
+            .into_iter()
+            .flat_map(|(state, count)| (0..count).map(move |_| state));
+        let one = |(number, state)| socket(&format!("{from}:{}", 32_768 + number), to, state);
+        states.enumerate().map(one).collect()
+    }
+
+    fn reading(sockets: &[Socket]) -> Reading {
+        Reading {
+            look: Some(look(&[], sockets)),
+            seconds: 3.0,
+            tw_reuse: 2,
+            ..Reading::default()
+        }
+    }
+
+    fn kinds(reading: &Reading) -> Vec<&'static str> {
+        diagnose(reading).iter().map(Finding::kind).collect()
+    }
+
+    #[test]
+    fn ports_are_judged_by_how_many_are_left() {
+        for (to, time_wait, open, expected) in [
+            ("10.0.0.2:80", 2_800, 100, None),
+            ("10.0.0.2:80", 7_100, 0, Some("ports_filling")),
+            ("10.0.0.2:80", 20_000, 0, Some("ports_filling")),
+            ("10.0.0.2:80", 26_000, 100, Some("ports_exhausted")),
+            ("10.0.0.2:80", 0, 8_000, None),
+            ("10.0.0.2:80", 0, 15_000, Some("ports_filling")),
+            // Ports come back after a second there.
+            ("127.0.0.1:80", 10_000, 0, None),
+            ("127.0.0.1:80", 20_000, 0, Some("churn")),
+            ("127.0.0.1:80", 0, 27_000, Some("ports_exhausted")),
+        ] {
+            let from = if to.starts_with("127") {
+                "127.0.0.1"
+            } else {
+                "10.0.0.1"
+            };
+            let found = kinds(&reading(&dialling(from, to, time_wait, open)));
+            assert_eq!(found, Vec::from_iter(expected), "{to}: {time_wait}, {open}");
+        }
+    }
+
+    #[test]
+    fn the_largest_of_a_kind_comes_first() {
+        let mut sockets = dialling("10.0.0.1", "10.0.0.2:80", 8_000, 0);
+        sockets.extend(dialling("10.0.0.1", "10.0.0.3:80", 20_000, 0));
+        sockets.extend(dialling("10.0.0.1", "10.0.0.4:80", 9_000, 0));
+        let found = diagnose(&reading(&sockets));
+        let subjects: Vec<_> = found.iter().map(Finding::subject).collect();
+        assert_eq!(subjects, ["10.0.0.3:80", "10.0.0.4:80", "10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn time_wait_gives_ports_back_as_the_kernel_says() {
+        use TimeWaitPorts::{Held, Reused};
+        let far = ("10.0.0.1", "10.0.0.2:80");
+        let near = ("127.0.0.1", "127.0.0.1:80");
+        for (tw_reuse, (from, to), expected) in [
+            (0, far, Held),
+            (0, near, Held),
+            (1, far, Reused),
+            (2, far, Held),
+            (2, near, Reused),
+        ] {
+            let from = from.parse().expect("an address");
+            let to = to.parse().expect("an address");
+            assert_eq!(waiting(tw_reuse, from, to), expected, "{tw_reuse} {to}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_full_when_it_was_full_before() {
+        let listening = |waiting, waiting_max| {
+            let listener = socket("0.0.0.0:80", "0.0.0.0:0", State::Listen);
+            Socket {
+                receive_queue: waiting,
+                send_queue: waiting_max,
+                ..listener
+            }
+        };
+        for (before, now, expected) in [
+            (listening(120, 128), listening(129, 128), 1),
+            (listening(0, 128), listening(129, 128), 0),
+            (listening(120, 128), listening(50, 128), 0),
+            (listening(2, 1), listening(2, 1), 0),
+        ] {
+            let before = look(&[before], &[]).into_before(Duration::from_secs(3));
+            let reading = Reading {
+                look: Some(after(before, &[now], &[])),
+                ..Reading::default()
+            };
+            assert_eq!(kinds(&reading).len(), expected, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_pile_is_one_owners() {
+        let waiting = dialling("10.0.0.1", "10.0.0.2:80", 0, 60);
+        let waiting = waiting.into_iter().map(|it| Socket {
+            state: State::CloseWait,
+            ..it
+        });
+        let waiting: Vec<Socket> = waiting.collect();
+        let before = look(&[], &waiting).into_before(Duration::from_secs(3));
+        let look = after(before, &[], &waiting);
+        let owner_of = |socket: &Socket| match socket.local.port() % 6 {
+            0 => Owner::User(2),
+            _ => Owner::User(1),
+        };
+        let reading = Reading {
+            piles: piles(&look, owner_of),
+            look: Some(look),
+            ..Reading::default()
+        };
+        let found = diagnose(&reading);
+        let [Finding::CloseWaitPile(pile)] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!((&pile.owner, pile.count), (&Owner::User(1), 50));
+        let to = "10.0.0.2:80".parse().expect("an address");
+        assert_eq!(pile.place, Place::Destination(to));
+    }
+
+    #[test]
+    fn the_table_of_time_wait_has_a_limit() {
+        let full = |max| Reading {
+            time_wait_max: Some(max),
+            ..reading(&dialling("10.0.0.1", "10.0.0.2:80", 900, 0))
+        };
+        assert_eq!(kinds(&full(1_000)), ["time_wait_full"]);
+        assert!(kinds(&full(10_000)).is_empty());
+    }
+}

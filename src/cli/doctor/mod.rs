@@ -21,6 +21,7 @@ mod host;
 mod look;
 mod owners;
 mod report;
+pub(super) mod schema;
 mod settings;
 mod text;
 

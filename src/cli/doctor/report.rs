@@ -359,3 +359,112 @@ fn per_second(count: u32, reading: &Reading) -> f64 {
     let rate = f64::from(count) / reading.seconds.max(diagnosis::SECONDS_LEAST);
     (rate * 10.0).round() / 10.0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::census::socket::State;
+    use crate::cli::doctor::counters;
+    use crate::cli::doctor::diagnosis::tests::dialling;
+    use crate::cli::doctor::look::tests::{after, look, socket};
+    use crate::cli::doctor::schema::FIELDS;
+    use crate::cli::doctor::settings::SETTINGS;
+
+    /// A host of which every part is seen.
+    fn full() -> Reading {
+        let listener = socket("0.0.0.0:80", "0.0.0.0:0", State::Listen);
+        let mut sockets = dialling("10.0.0.1", "10.0.0.2:80", 20_000, 5);
+        sockets.push(socket("10.0.0.1:80", "10.0.0.9:40000", State::TimeWait));
+        let before = look(&[], &[]).into_before(Duration::from_secs(3));
+        let values = counters::parse("TcpExt: TCPAbortOnData\nTcpExt: 5\n");
+        Reading {
+            look: Some(after(before, &[listener], &sockets)),
+            seconds: 3.0,
+            rates: counters::rates(&values, &values, 3.0),
+            settings: SETTINGS[0].judge("32768 60999").into_iter().collect(),
+            tw_reuse: 2,
+            missing: vec![Missing {
+                what: String::new(),
+                reason: String::new(),
+            }],
+            ..Reading::default()
+        }
+    }
+
+    fn paths(value: &Value, path: &str, into: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let path = format!("{path}{dot}{name}");
+                    into.insert(path.clone());
+                    paths(value, &path, into);
+                }
+            }
+            Value::Array(all) => {
+                for one in all {
+                    paths(one, &format!("{path}[]"), into);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn the_schema_names_every_field_and_no_other() {
+        let value = serde_json::to_value(report(&full())).expect("JSON");
+        let mut there = BTreeSet::new();
+        paths(&value, "", &mut there);
+        let named: BTreeSet<String> = FIELDS.iter().map(|it| it.0.to_owned()).collect();
+        assert_eq!(there, named);
+    }
+
+    #[test]
+    fn relief_is_for_what_is_dialled_often() {
+        let report = report(&full());
+        let [relief] = report.relief.as_slice() else {
+            panic!("{:?}", report.relief);
+        };
+        assert_eq!(relief.pool_size, 5);
+        assert!(relief.connects_per_second >= 1.0);
+        // The same, a look later: nothing is new, and nothing is to be relieved.
+        let sockets = dialling("10.0.0.1", "10.0.0.2:80", 0, 500);
+        let before = look(&[], &sockets).into_before(Duration::from_secs(3));
+        let persistent = Reading {
+            look: Some(after(before, &[], &sockets)),
+            seconds: 3.0,
+            ..Reading::default()
+        };
+        assert!(super::report(&persistent).relief.is_empty());
+    }
+
+    #[test]
+    fn nothing_seen_is_not_healthy() {
+        assert_eq!(report(&Reading::default()).verdict, Verdict::Unknown);
+        let seen = Reading {
+            look: Some(look(&[], &[])),
+            ..Reading::default()
+        };
+        assert_eq!(report(&seen).verdict, Verdict::Healthy);
+    }
+
+    #[test]
+    fn the_largest_are_shown_and_the_others_summed_up() {
+        let sockets = (0..30)
+            .flat_map(|number| dialling("10.0.0.1", &format!("10.0.1.{number}:80"), number + 1, 1));
+        let reading = Reading {
+            look: Some(look(&[], &sockets.collect::<Vec<_>>())),
+            ..Reading::default()
+        };
+        let report = report(&reading);
+        assert_eq!(report.destinations.len(), SHOWN_MAX);
+        assert_eq!(report.destinations[0].time_wait, 30);
+        let others = report.other_destinations;
+        assert_eq!((others.count, others.time_wait, others.open), (10, 55, 10));
+    }
+}
