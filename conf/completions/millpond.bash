@@ -22,6 +22,9 @@ _millpond() {
             millpond,demo)
                 cmd="millpond__subcmd__demo"
                 ;;
+            millpond,doctor)
+                cmd="millpond__subcmd__doctor"
+                ;;
             millpond,run)
                 cmd="millpond__subcmd__run"
                 ;;
@@ -32,7 +35,7 @@ _millpond() {
 
     case "${cmd}" in
         millpond)
-            opts="-h -V --help --version run check demo"
+            opts="-h -V --help --version run check demo doctor"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -70,6 +73,24 @@ _millpond() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        millpond__subcmd__doctor)
+            opts="-h --json --seconds --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -29,6 +29,7 @@ complete -c millpond -n "__fish_millpond_needs_command" -s V -l version -d 'Prin
 complete -c millpond -n "__fish_millpond_needs_command" -f -a "run" -d 'Run the proxy, from a file or in one line'
 complete -c millpond -n "__fish_millpond_needs_command" -f -a "check" -d 'Check a configuration file: exit 0 if it can be used, 2 with every error'
 complete -c millpond -n "__fish_millpond_needs_command" -f -a "demo" -d 'Show what a pool and graceful closes change, and what they cost: the same with and without'
+complete -c millpond -n "__fish_millpond_needs_command" -f -a "doctor" -d 'Look at this host\'s TIME_WAIT, ports, resets and settings, and say what to do about them'
 complete -c millpond -n "__fish_millpond_using_subcommand run" -l config -d 'The configuration file' -r -F
 complete -c millpond -n "__fish_millpond_using_subcommand run" -l listen -d 'Where to listen: IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH' -r
 complete -c millpond -n "__fish_millpond_using_subcommand run" -l upstream -d 'The service: http://HOST:PORT, tcp://HOST:PORT or frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or ?size=N); unix:PATH may stand for HOST:PORT' -r
@@ -39,3 +40,6 @@ complete -c millpond -n "__fish_millpond_using_subcommand check" -l config -d 'T
 complete -c millpond -n "__fish_millpond_using_subcommand check" -s h -l help -d 'Print help'
 complete -c millpond -n "__fish_millpond_using_subcommand demo" -l keep -d 'Leave the service and millpond running after the tables, until Ctrl-C or SIGTERM'
 complete -c millpond -n "__fish_millpond_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c millpond -n "__fish_millpond_using_subcommand doctor" -l seconds -d 'For how long rates are measured' -r
+complete -c millpond -n "__fish_millpond_using_subcommand doctor" -l json -d 'Print JSON, as conf/reference/doctor.md describes it'
+complete -c millpond -n "__fish_millpond_using_subcommand doctor" -s h -l help -d 'Print help'
