@@ -243,32 +243,35 @@ impl Finding {
                 ports.evidence()
             }
             Self::AcceptQueueFull { queue, .. } => vec![
-                evidence("waiting", queue.waiting),
-                evidence("waiting_max", queue.waiting_max),
+                evidence("waiting", &queue.waiting),
+                evidence("waiting_max", &queue.waiting_max),
             ],
             Self::CloseWaitPile(pile) => {
                 let place = match pile.place {
-                    Place::Service(address) => evidence("accepted_at", address),
-                    Place::Destination(address) => evidence("dialled_to", address),
+                    Place::Service(address) => evidence("accepted_at", &address),
+                    Place::Destination(address) => evidence("dialled_to", &address),
                 };
-                let mut all = vec![evidence("close_wait", pile.count), place];
+                let mut all = vec![evidence("close_wait", &pile.count), place];
                 match &pile.owner {
                     Owner::Process { pid, command } => {
-                        all.push(evidence("pid", pid));
-                        all.push(evidence("command", command));
+                        all.push(evidence("pid", &pid));
+                        all.push(evidence("command", &command));
                     }
-                    Owner::User(user) => all.push(evidence("user_id", user)),
+                    Owner::User(user) => all.push(evidence("user_id", &user)),
                     Owner::NotAccepted => {}
                 }
                 all
             }
-            Self::HalfOpenPile { count, .. } => vec![evidence("half_open", count)],
+            Self::HalfOpenPile { count, .. } => vec![evidence("half_open", &count)],
             Self::TimeWaitFull { count, max } => {
-                vec![evidence("time_wait", count), evidence("time_wait_max", max)]
+                vec![
+                    evidence("time_wait", &count),
+                    evidence("time_wait_max", &max),
+                ]
             }
             Self::CounterGrows(rate) => vec![
-                evidence("count", rate.count),
-                evidence("per_second", format_args!("{:.1}", rate.per_second)),
+                evidence("count", &rate.count),
+                evidence("per_second", &format_args!("{:.1}", rate.per_second)),
             ],
             Self::SettingHarms(judged) => vec![evidence("value", &judged.value)],
         }
@@ -355,19 +358,19 @@ impl Shortage {
     fn evidence(&self) -> Vec<Evidence> {
         let range = format!("{} {}", self.range.start(), self.range.end());
         let mut all = vec![
-            evidence("source", self.from),
-            evidence("range", range),
-            evidence("ports", self.count),
-            evidence("time_wait", self.time_wait),
-            evidence("used", self.used),
-            evidence("free", self.free()),
+            evidence("source", &self.from),
+            evidence("range", &range),
+            evidence("ports", &self.count),
+            evidence("time_wait", &self.time_wait),
+            evidence("used", &self.used),
+            evidence("free", &self.free()),
             evidence(
                 "connects_per_second",
-                format_args!("{:.1}", self.connects_per_second),
+                &format_args!("{:.1}", self.connects_per_second),
             ),
         ];
         if let Some(seconds) = self.runs_out_seconds {
-            all.push(evidence("runs_out_seconds", seconds));
+            all.push(evidence("runs_out_seconds", &seconds));
         }
         all
     }
@@ -406,7 +409,7 @@ impl std::fmt::Display for Owner {
     }
 }
 
-fn evidence(name: &'static str, value: impl ToString) -> Evidence {
+fn evidence(name: &'static str, value: &(impl ToString + ?Sized)) -> Evidence {
     Evidence {
         name,
         value: value.to_string(),

@@ -66,11 +66,11 @@ fn look(ports: &Ports, before: Before) -> io::Result<Look> {
     let mut listeners = Listeners::default();
     let listening = States::of(&[State::Listen]);
     diag::dump(listening, &Filter::all(), &mut |socket| {
-        listeners.add(socket)
+        listeners.add(socket);
     })?;
     let mut look = Look::new(listeners, ports.clone(), before);
     diag::dump(States::CONNECTED, &Filter::all(), &mut |socket| {
-        look.add(socket)
+        look.add(socket);
     })?;
     Ok(look)
 }
