@@ -105,6 +105,7 @@ const PURE: &[&str] = &[
     "src/witness/pending",
     "src/witness/reason",
     "src/witness/tally",
+    "src/witness/task",
 ];
 
 /// What a pure file must not name.

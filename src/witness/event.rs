@@ -85,13 +85,7 @@ fn lost_events(line: &str) -> Option<Option<u64>> {
 
 /// `curl-77 [000] ..s1. 12.345678: tcp_send_reset: src=… dest=… …`
 fn reset(line: &str) -> Option<ResetEvent> {
-    let (direction, before, text) = [(Direction::Sent, SEND), (Direction::Received, RECEIVE)]
-        .into_iter()
-        .filter_map(|(direction, mark)| {
-            let (before, text) = line.rsplit_once(mark)?;
-            Some((direction, before, text))
-        })
-        .max_by_key(|(_, before, _)| before.len())?;
+    let (direction, before, text) = split(line)?;
     let field = |name: &str| {
         text.split_ascii_whitespace()
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -116,6 +110,17 @@ fn reset(line: &str) -> Option<ResetEvent> {
             (Direction::Sent, None) => KernelReason::Unknown,
         },
     })
+}
+
+/// Which way, what stands before the tracepoint's name, and what behind it.
+pub(super) fn split(line: &str) -> Option<(Direction, &str, &str)> {
+    [(Direction::Sent, SEND), (Direction::Received, RECEIVE)]
+        .into_iter()
+        .filter_map(|(direction, mark)| {
+            let (before, text) = line.rsplit_once(mark)?;
+            Some((direction, before, text))
+        })
+        .max_by_key(|(_, before, _)| before.len())
 }
 
 /// The fields for IPv6 are filled in for IPv4 too, with mapped addresses.

@@ -3,6 +3,7 @@
 //! A thread reads the tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset` from an
 //! instance of this process's own; [`event`] reads their lines, [`matching`] finds out whose they
 //! are, [`tally`] counts. An RST in the ledger that the kernel confirms is told to a [`Testimony`].
+//! Whoever wants to see each RST of the host, whosever it is, has a [`stream`].
 //!
 //! Not here: the ledger. Whoever opens and ends connections says so to [`Witness::opened`] and
 //! [`Witness::ended`].
@@ -12,10 +13,13 @@
 pub mod event;
 pub mod matching;
 pub mod reason;
+pub mod stream;
 pub mod tally;
+pub mod task;
 
 mod instance;
 mod pending;
+mod pipe;
 mod reader;
 
 use std::io::{self, Write};
@@ -37,7 +41,7 @@ pub use tally::WitnessStats;
 use crate::close::Side;
 use crate::sys::clock::{self, MonotonicAnchor};
 use crate::sys::socket::socket_cookie;
-use instance::Instance;
+use instance::{Instance, TaskNames};
 use matching::{Bounds, Matching};
 use reader::Reader;
 
@@ -91,7 +95,7 @@ impl Opened {
 impl Witness {
     /// Starts to read. Blocks for as long as the kernel takes to make buffers.
     pub fn start(testimony: Arc<dyn Testimony>) -> Result<Self, WitnessError> {
-        let instance = Instance::create()?;
+        let instance = Instance::create(TaskNames::NotKept)?;
         let anchor = MonotonicAnchor::now()?;
         let (bell, woken) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;

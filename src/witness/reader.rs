@@ -8,26 +8,24 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::error;
 
 use super::event::{self, Line};
 use super::instance::Instance;
+use super::pipe::Pipe;
 use super::{Shared, Testimony};
 use crate::sys::clock::{self, MonotonicAnchor};
 use crate::sys::poll::wait_readable;
 
 /// The thread's own.
 pub(super) struct Reader {
-    instance: Instance,
+    pipe: Pipe,
     anchor: MonotonicAnchor,
     bell: UnixStream,
     shared: Arc<Shared>,
     testimony: Arc<dyn Testimony>,
-    buffer: Box<[u8]>,
-    /// How much of the buffer is the beginning of a line.
-    partial: usize,
 }
 
 impl Reader {
@@ -39,13 +37,11 @@ impl Reader {
         testimony: Arc<dyn Testimony>,
     ) -> Self {
         Self {
-            instance,
+            pipe: Pipe::new(instance),
             anchor,
             bell,
             shared,
             testimony,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            partial: 0,
         }
     }
 
@@ -57,7 +53,7 @@ impl Reader {
 
     fn read_until_stopped(&mut self) -> io::Result<()> {
         loop {
-            let descriptors = [self.bell.as_fd(), self.instance.as_fd()];
+            let descriptors = [self.bell.as_fd(), self.pipe.as_fd()];
             let [is_rung, _] = wait_readable(descriptors, IDLE)?;
             self.hush(is_rung);
             let is_last = self.shared.is_stopping.load(Ordering::Acquire);
@@ -73,44 +69,28 @@ impl Reader {
         }
     }
 
-    /// Reads until nothing is there, but not for ever: others must be heard too.
+    /// Hands on all that is there.
     fn read_all(&mut self) -> io::Result<()> {
-        for _ in 0..READS_MAX {
-            let count = self.instance.read(&mut self.buffer[self.partial..])?;
-            if count == 0 {
-                break;
-            }
-            self.take_lines(self.partial + count, clock::now());
-        }
-        Ok(())
-    }
-
-    /// Hands on the lines in the first `length` bytes of the buffer, and keeps the rest.
-    fn take_lines(&mut self, length: usize, now: Instant) {
-        let filled = &self.buffer[..length];
-        let end = match memchr::memrchr(b'\n', filled) {
-            Some(last) => last + 1,
-            // A line that fills the buffer is none of ours.
-            None if length == self.buffer.len() => length,
-            None => 0,
-        };
-        let text = String::from_utf8_lossy(&filled[..end]);
-        let lines: Vec<Line> = text.lines().map(event::read).collect();
-        {
-            let mut matching = self.shared.lock();
+        let Self {
+            pipe,
+            anchor,
+            shared,
+            ..
+        } = self;
+        pipe.read_all(|text| {
+            let now = clock::now();
+            let lines: Vec<Line> = text.lines().map(event::read).collect();
+            let mut matching = shared.lock();
             for line in lines {
                 match line {
                     Line::Reset(event) => {
-                        let at = self.anchor.instant_of(event.at);
-                        matching.heard(event, at, now);
+                        matching.heard(event, anchor.instant_of(event.at), now);
                     }
                     Line::Lost(count) => matching.on_lost(count.unwrap_or(1)),
                     Line::Unreadable => matching.on_unreadable(),
                 }
             }
-        }
-        self.buffer.copy_within(end..length, 0);
-        self.partial = length - end;
+        })
     }
 
     fn testify(&self) {
@@ -139,6 +119,3 @@ impl Drop for Reader {
 const PACE: Duration = Duration::from_millis(5);
 /// How long the thread sleeps while nothing happens; what is held is looked at that often.
 const IDLE: Duration = Duration::from_millis(500);
-/// The kernel gives a page or two for each read.
-const BUFFER: usize = 64 * 1024;
-const READS_MAX: usize = 1_000;

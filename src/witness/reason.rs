@@ -32,6 +32,16 @@ macro_rules! kernel_reasons {
                 }
             }
 
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)*
+                    Self::Peer => "The peer's kernel sent it and does not say why.",
+                    Self::Unnamed => "The kernel has a name for it that millpond does not know.",
+                    Self::Unknown => "The kernel tells no reason: Linux before 6.10.",
+                }
+            }
+
             /// The reason with this name of the kernel's.
             pub fn named(name: &str) -> Self {
                 match name {
