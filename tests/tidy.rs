@@ -87,6 +87,8 @@ const PURE: &[&str] = &[
     "src/session/retry",
     "src/relay/delivery",
     "src/relay/transcript",
+    "src/cli/doctor/watch/limit",
+    "src/cli/doctor/watch/line",
     "src/census/count",
     "src/census/filter",
     "src/census/forecast",

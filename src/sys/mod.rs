@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod inherit;
+pub mod local_time;
 pub mod poll;
 pub mod process;
 pub mod socket;

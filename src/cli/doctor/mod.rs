@@ -24,6 +24,7 @@ mod report;
 pub(super) mod schema;
 mod settings;
 mod text;
+mod watch;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ pub(super) struct Options {
     /// For how long rates are measured.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    /// Show each RST of this host as it happens, and live numbers, until Ctrl-C.
+    #[arg(long, conflicts_with_all = ["json", "seconds"])]
+    watch: bool,
 }
 
 /// Nothing was found, since the sockets could not be looked at.
@@ -49,6 +53,9 @@ const UNKNOWN: u8 = 2;
 /// Looks at this host and says what it saw. Exit code 0 where nothing is wrong, 1 with findings, 2 where
 /// it could not look.
 pub(super) fn run(options: &Options) -> ExitCode {
+    if options.watch {
+        return watch::run();
+    }
     let report = report::report(&host::read(options.seconds));
     let said = match options.json {
         true => json(&report),
