@@ -7,11 +7,6 @@
 //! Invariant: it changes nothing but one tracing instance of its own, which is gone when it ends; and
 //! it writes at most [`RESETS_PER_SECOND_MAX`] lines about RSTs in a second, and one about the rest.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "what is wrong with the watch itself is not a part of what it shows"
-)]
-
 mod limit;
 mod line;
 mod numbers;
@@ -66,7 +61,8 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("millpond doctor: {error}");
+            // Its terminal may be gone.
+            let _ = writeln!(io::stderr(), "millpond doctor: {error}");
             ExitCode::FAILURE
         }
     }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::line::{Actor, Process};
+use crate::census::descriptors::inode_of;
 use crate::census::socket::Socket;
 use crate::witness::Direction;
 use crate::witness::event::ResetEvent;
@@ -184,26 +185,9 @@ fn holders() -> HashMap<u32, u32> {
     holders
 }
 
-/// `socket:[12345]`
-fn inode_of(target: &Path) -> Option<u32> {
-    let digits = target
-        .to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?;
-    digits.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_socket_is_told_by_its_link() {
-        assert_eq!(inode_of(Path::new("socket:[12345]")), Some(12_345));
-        for other in ["pipe:[12345]", "/dev/null", "socket:[]", "socket:[1"] {
-            assert_eq!(inode_of(Path::new(other)), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_thread_is_told_by_its_process() {
