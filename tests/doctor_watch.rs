@@ -97,32 +97,54 @@ fn reset(socket: TcpStream) {
     drop(socket);
 }
 
-#[test]
-fn a_service_that_resets_is_named_with_addresses_and_reason() {
+/// A service that resets the first connection that it accepts.
+const RESETTING: &str = "import socket, struct, sys
+service = socket.create_server(('127.0.0.1', 0))
+print(service.getsockname()[1], file=sys.stderr, flush=True)
+client, _ = service.accept()
+client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+client.close()
+if sys.argv[1:] == ['stay']: service.accept()
+";
+
+/// Has a service reset; with `is_gone`, the watch comes to read of it only when the service is gone.
+fn a_resetting_service_is_named(is_gone: bool) {
     with_tracefs(Mounted::Writable, || {
         let _calm = FLOOD.read().unwrap_or_else(PoisonError::into_inner);
         let watch = Watch::reading();
-        let program = "import socket, struct, sys\n\
-            service = socket.create_server(('127.0.0.1', 0))\n\
-            print(service.getsockname()[1], file=sys.stderr, flush=True)\n\
-            client, _ = service.accept()\n\
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))\n\
-            client.close()\n";
-        let mut service = Process::start(Command::new("/usr/bin/python3").args(["-c", program]));
+        let then = if is_gone { "go" } else { "stay" };
+        let mut program = Command::new("/usr/bin/python3");
+        let mut service = Process::start(program.args(["-c", RESETTING, then]));
         let port = wait::until("its port", || service.said().first().cloned());
+        if is_gone {
+            watch.0.signal(Signal::SIGSTOP);
+        }
         let client = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
-        let addresses = format!(
-            "sent      127.0.0.1:{port} -> {} ",
-            client.local_addr().unwrap()
-        );
-        let line = watch.line(&[&addresses]);
-        let process = format!(" python3[{}] ", service.pid());
+        if is_gone {
+            service.wait();
+            watch.0.signal(Signal::SIGCONT);
+        }
+        let client = client.local_addr().unwrap();
+        let line = watch.line(&[&format!("sent      127.0.0.1:{port} -> {client} ")]);
+        let process = match is_gone {
+            true => format!(" process {} ", service.pid()),
+            false => format!(" python3[{}] ", service.pid()),
+        };
         assert!(line.contains(&process), "{line}");
         let reason = "tcp_state: A program aborted the connection, by a linger time of 0.";
         assert!(line.ends_with(reason), "{line}");
-        service.wait();
         watch.end(Signal::SIGTERM);
     });
+}
+
+#[test]
+fn a_service_that_resets_is_named_with_addresses_and_reason() {
+    a_resetting_service_is_named(false);
+}
+
+#[test]
+fn a_service_that_is_gone_has_its_number_left() {
+    a_resetting_service_is_named(true);
 }
 
 #[test]

@@ -57,15 +57,6 @@ pub enum WitnessError {
     Start(#[from] io::Error),
 }
 
-/// Whether the kernel keeps the names of tasks, so that lines can tell them even of those that are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TaskNames {
-    /// It costs the scheduler of the whole host something at the first switch after an event.
-    Kept,
-    /// Lines tell a number only.
-    NotKept,
-}
-
 /// The instance, with its pipe open.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -80,7 +71,7 @@ struct Folder(PathBuf);
 
 impl Instance {
     /// Makes an instance, sets it up and switches its events on.
-    pub(super) fn create(names: TaskNames) -> Result<Self, WitnessError> {
+    pub(super) fn create() -> Result<Self, WitnessError> {
         let instances = find_tracefs()?.join("instances");
         sweep(&instances);
         let folder = Folder::create(&instances)?;
@@ -97,12 +88,8 @@ impl Instance {
         folder.write("buffer_size_kb", BUFFER_KIB)?;
         // Otherwise poll(2) waits until the buffer is half full. An older kernel has no such file.
         folder.try_write("buffer_percent", "0");
-        let names = match names {
-            TaskNames::Kept => "record-cmd",
-            // It would note the name of every program that the host's scheduler switches to.
-            TaskNames::NotKept => "norecord-cmd",
-        };
-        folder.try_write("trace_options", names);
+        // It would note the name of every program that the host's scheduler switches to.
+        folder.try_write("trace_options", "norecord-cmd");
         for event in EVENTS {
             folder.write(&format!("events/tcp/{event}/enable"), "1")?;
         }

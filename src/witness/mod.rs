@@ -41,7 +41,7 @@ pub use tally::WitnessStats;
 use crate::close::Side;
 use crate::sys::clock::{self, MonotonicAnchor};
 use crate::sys::socket::socket_cookie;
-use instance::{Instance, TaskNames};
+use instance::Instance;
 use matching::{Bounds, Matching};
 use reader::Reader;
 
@@ -95,7 +95,7 @@ impl Opened {
 impl Witness {
     /// Starts to read. Blocks for as long as the kernel takes to make buffers.
     pub fn start(testimony: Arc<dyn Testimony>) -> Result<Self, WitnessError> {
-        let instance = Instance::create(TaskNames::NotKept)?;
+        let instance = Instance::create()?;
         let anchor = MonotonicAnchor::now()?;
         let (bell, woken) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::WitnessError;
 use super::event::{self, Line};
-use super::instance::{Instance, TaskNames};
+use super::instance::Instance;
 use super::pipe::Pipe;
 use super::task::{self, Task};
 
@@ -26,7 +26,7 @@ impl Stream {
     /// # Errors
     /// What is missing, and what to do about it.
     pub fn open() -> Result<Self, WitnessError> {
-        let instance = Instance::create(TaskNames::Kept)?;
+        let instance = Instance::create()?;
         Ok(Self {
             pipe: Pipe::new(instance),
         })
@@ -36,7 +36,7 @@ impl Stream {
     ///
     /// # Errors
     /// What read(2) says.
-    pub fn read(&mut self, each: &mut dyn FnMut(Line, Option<Task<'_>>)) -> io::Result<()> {
+    pub fn read(&mut self, each: &mut dyn FnMut(Line, Option<Task>)) -> io::Result<()> {
         self.pipe.read_all(|text| {
             for line in text.lines() {
                 each(event::read(line), task::read(line));

@@ -1,7 +1,9 @@
 //! Who was running when an event happened, as a line of a trace pipe says it.
 //!
-//! Pure. A line begins with `NAME-NUMBER [CPU] FLAGS TIME` (Documentation/trace/ftrace.rst). An interrupt
-//! borrows whatever task it finds, so the task did something only where the flags tell of none.
+//! Pure. A line begins with `NAME-NUMBER [CPU] FLAGS TIME` (Documentation/trace/ftrace.rst). The name is
+//! one that the kernel has noted for that number at some time, perhaps of a program before this one, so
+//! it is not read. An interrupt borrows whatever task it finds: the task did something only where the
+//! flags tell of none.
 //!
 //! Invariant: no line makes this panic; what can't be read is `None`.
 
@@ -9,11 +11,9 @@ use super::event;
 
 /// A task, and in what context it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Task<'a> {
+pub struct Task {
     /// The number of its thread in the host's own namespace of processes; 0 is an idle processor.
     pub thread: u32,
-    /// The name of its thread, where the kernel has kept it.
-    pub name: Option<&'a str>,
     /// What ran.
     pub context: Context,
 }
@@ -28,7 +28,7 @@ pub enum Context {
 }
 
 /// Reads the beginning of a line that tells of an RST.
-pub fn read(line: &str) -> Option<Task<'_>> {
+pub fn read(line: &str) -> Option<Task> {
     let (_, before, _) = event::split(line)?;
     let (before, _time) = before.rsplit_once(' ')?;
     let (before, flags) = before.trim_end().rsplit_once(' ')?;
@@ -36,10 +36,9 @@ pub fn read(line: &str) -> Option<Task<'_>> {
     if !(processor.starts_with('[') && processor.ends_with(']')) {
         return None;
     }
-    let (name, thread) = before.trim().rsplit_once('-')?;
+    let (_name, thread) = before.trim_end().rsplit_once('-')?;
     Some(Task {
         thread: thread.parse().ok()?,
-        name: (name != NOT_KEPT).then_some(name),
         context: match flags.chars().nth(INTERRUPT_FLAG)? {
             '.' => Context::Process,
             _ => Context::Interrupt,
@@ -47,8 +46,6 @@ pub fn read(line: &str) -> Option<Task<'_>> {
     })
 }
 
-/// Stands for the name of a task that the kernel has not kept.
-const NOT_KEPT: &str = "<...>";
 /// `s` in a soft interrupt, `h`, `H`, `z` and `Z` in a hard one; the places before it say whether
 /// interrupts and bottom halves are off, and whether another task is due.
 const INTERRUPT_FLAG: usize = 2;
@@ -65,54 +62,35 @@ mod tests {
             (
                 "         python3-28537   [001] .....",
                 28_537,
-                Some("python3"),
                 Context::Process,
             ),
             (
                 "           <...>-28537   [001] ..s1.",
                 28_537,
-                None,
                 Context::Interrupt,
             ),
             (
                 "          <idle>-0       [000] ..s..",
                 0,
-                Some("<idle>"),
                 Context::Interrupt,
             ),
-            (
-                "            curl-77      [000] b..2.",
-                77,
-                Some("curl"),
-                Context::Process,
-            ),
+            ("            curl-77      [000] b..2.", 77, Context::Process),
             (
                 "            curl-77      [000] d.h1.",
                 77,
-                Some("curl"),
                 Context::Interrupt,
             ),
             // Linux before 5.17 has no place for migration.
             (
                 "            curl-77      [000] .Ns.",
                 77,
-                Some("curl"),
                 Context::Interrupt,
             ),
-            (
-                " a [b] c: d-1-77 [000] ....",
-                77,
-                Some("a [b] c: d-1"),
-                Context::Process,
-            ),
-            ("-77 [000] ....", 77, Some(""), Context::Process),
+            (" a [b] c: d-1-77 [000] ....", 77, Context::Process),
+            ("-77 [000] ....", 77, Context::Process),
         ];
-        for (head, thread, name, context) in table {
-            let expected = Task {
-                thread,
-                name,
-                context,
-            };
+        for (head, thread, context) in table {
+            let expected = Task { thread, context };
             assert_eq!(read(&format!("{head}{REST}")), Some(expected), "{head}");
         }
     }

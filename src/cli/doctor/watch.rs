@@ -26,10 +26,11 @@ use crate::sys::poll::wait_readable;
 use crate::witness::Direction;
 use crate::witness::event::{Line, ResetEvent};
 use crate::witness::stream::Stream;
+use crate::witness::task::Task;
 use limit::{Limiter, Unshown};
 use line::{Paint, Resets};
 use numbers::Sockets;
-use owners::{Owners, Running};
+use owners::Owners;
 
 /// More would only scroll by.
 const RESETS_PER_SECOND_MAX: u32 = 50;
@@ -123,12 +124,6 @@ struct Numbers {
     resets_sent: Option<u64>,
 }
 
-/// An RST that is to be shown.
-struct Seen {
-    event: ResetEvent,
-    running: Option<Running>,
-}
-
 impl Watch {
     fn start(bell: UnixStream) -> Result<Self, WatchError> {
         let mut screen = Screen::stdout();
@@ -166,11 +161,13 @@ impl Watch {
                 self.show_numbers(now)?;
             }
             let is_over = self.wait()?;
+            // At once: a process that sent an RST may end next, and its name with it.
             self.read()?;
-            if is_over {
+            if is_over || self.pace()? {
                 break;
             }
         }
+        self.read()?;
         let unshown = self.limiter.end();
         self.show_unshown(unshown)?;
         if self.stream.is_none() {
@@ -191,14 +188,16 @@ impl Watch {
         let timeout = due.saturating_duration_since(clock::now()) + Duration::from_millis(1);
         let bell = self.bell.as_fd();
         let is_over = match &self.stream {
-            Some(stream) => match wait_readable([bell, stream.as_fd()], timeout) {
-                // Only the bell: what comes meanwhile is read in one piece.
-                Ok([false, true]) => wait_readable([bell], PACE).map(|[is_over]| is_over),
-                ready => ready.map(|[is_over, _]| is_over),
-            },
-            None => wait_readable([bell], timeout).map(|[is_over]| is_over),
+            Some(stream) => wait_readable([bell, stream.as_fd()], timeout).map(|[it, _]| it),
+            None => wait_readable([bell], timeout).map(|[it]| it),
         };
         is_over.map_err(WatchError::Wait)
+    }
+
+    /// Lets some more come, so that it is read in one piece. Whether that is to end.
+    fn pace(&self) -> Result<bool, WatchError> {
+        let is_over = wait_readable([self.bell.as_fd()], PACE);
+        is_over.map(|[it]| it).map_err(WatchError::Wait)
     }
 
     /// Shows what the kernel has told of.
@@ -215,15 +214,14 @@ impl Watch {
                     .limiter
                     .admits(event.direction, event.kernel_reason, now)
                 {
-                    let running = task.map(Running::from);
-                    seen.push(Seen { event, running });
+                    seen.push((event, task));
                 }
             }
             Line::Lost(count) => self.limiter.on_lost(count.unwrap_or(1), now),
             Line::Unreadable => self.limiter.on_unreadable(now),
         });
-        for seen in seen {
-            self.show(&seen)?;
+        for (event, running) in seen {
+            self.show(&event, running)?;
         }
         match outcome {
             Ok(()) => self.stream = Some(stream),
@@ -234,11 +232,11 @@ impl Watch {
         Ok(())
     }
 
-    fn show(&mut self, Seen { event, running }: &Seen) -> Result<(), WatchError> {
+    fn show(&mut self, event: &ResetEvent, running: Option<Task>) -> Result<(), WatchError> {
         let now = clock::now();
         let age = now.saturating_duration_since(self.anchor.instant_of(event.at));
         let at = LocalTime::of(clock::wall_now() - age);
-        let actor = self.owners.actor(event, running.as_ref(), now);
+        let actor = self.owners.actor(event, running, now);
         self.told.shown += 1;
         let line = line::reset(at, event, &actor, self.screen.paint);
         self.screen.write(&line)

@@ -44,9 +44,9 @@ pub(super) enum Actor {
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Its number, or that of its thread where the process is gone.
+    /// Its number; where it has no name, that of its thread.
     pub(super) id: u32,
-    /// Its name, as far as it is known.
+    /// Its name; a process that is gone has none any more.
     pub(super) name: Option<String>,
 }
 
@@ -165,7 +165,7 @@ fn actor_text(actor: &Actor, reason: KernelReason) -> String {
             id,
             name: Some(name),
         }) => format!("{}[{id}]", harmless(name)),
-        Actor::Process(Process { id, name: None }) => format!("[{id}]"),
+        Actor::Process(Process { id, name: None }) => format!("process {id}"),
         Actor::Kernel => match reason {
             KernelReason::KeepaliveTimeout
             | KernelReason::AbortOnLinger

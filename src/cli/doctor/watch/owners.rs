@@ -28,14 +28,6 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 /// How many descriptors are looked at in one pass; about 0.1 s.
 const DESCRIPTORS_MAX: usize = 50_000;
 
-/// A task with a name of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Running {
-    thread: u32,
-    name: Option<String>,
-    context: Context,
-}
-
 /// What is known of processes and their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
@@ -44,16 +36,6 @@ pub(super) struct Owners {
     /// The numbers of processes, by the inodes of sockets that they have open.
     holders: HashMap<u32, u32>,
     passed_at: Option<Instant>,
-}
-
-impl From<Task<'_>> for Running {
-    fn from(task: Task<'_>) -> Self {
-        Self {
-            thread: task.thread,
-            name: task.name.map(str::to_owned),
-            context: task.context,
-        }
-    }
 }
 
 impl Owners {
@@ -77,13 +59,13 @@ impl Owners {
     pub(super) fn actor(
         &mut self,
         event: &ResetEvent,
-        running: Option<&Running>,
+        running: Option<Task>,
         now: Instant,
     ) -> Actor {
         match (event.direction, running) {
             // Also one that came while its process was at the socket, and was left for it to take.
             (_, Some(running)) if running.context == Context::Process => {
-                Actor::Process(process_of(running))
+                Actor::Process(process_of(running.thread))
             }
             (Direction::Sent, Some(_)) => Actor::Kernel,
             (Direction::Sent, None) => Actor::Unknown,
@@ -111,22 +93,13 @@ impl Owners {
     }
 }
 
-/// The process of a task. One that is gone, or that is another in this namespace of processes, is told
-/// by what the kernel said of it.
-fn process_of(running: &Running) -> Process {
-    let thread_name = name_of(running.thread);
-    let is_the_same = match &running.name {
-        Some(name) => thread_name.as_ref() == Some(name),
-        None => is_in_hosts_namespace(),
-    };
-    let found = if is_the_same {
-        process_with(running.thread)
-    } else {
-        None
-    };
-    found.unwrap_or_else(|| Process {
-        id: running.thread,
-        name: running.name.clone(),
+/// The process of a thread; where it is gone, or this is another namespace of processes than the
+/// kernel's own, only the number that the kernel tells.
+fn process_of(thread: u32) -> Process {
+    let found = is_in_hosts_namespace().then(|| process_with(thread));
+    found.flatten().unwrap_or(Process {
+        id: thread,
+        name: None,
     })
 }
 
@@ -194,25 +167,10 @@ mod tests {
         let own = std::process::id();
         let found = process_with(own).expect("this process");
         assert_eq!((found.id, found.name.clone()), (own, name_of(own)));
-        let gone = Running {
-            thread: u32::MAX,
-            name: Some("gone".to_owned()),
-            context: Context::Process,
-        };
-        let told = Process {
+        let gone = Process {
             id: u32::MAX,
-            name: Some("gone".to_owned()),
+            name: None,
         };
-        assert_eq!(process_of(&gone), told);
-        // The number means another one here.
-        let other = Running {
-            thread: own,
-            ..gone
-        };
-        let told = Process {
-            id: own,
-            name: Some("gone".to_owned()),
-        };
-        assert_eq!(process_of(&other), told);
+        assert_eq!(process_of(u32::MAX), gone);
     }
 }

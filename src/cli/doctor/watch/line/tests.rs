@@ -86,7 +86,7 @@ fn a_programs_name_can_not_command_the_terminal() {
     assert!(!line.contains(char::is_control), "{line:?}");
     assert!(line.contains("[2J\u{fffd}x\u{fffd}y[77]"), "{line:?}");
     let nameless = reset(AT, &event, &process(None), Paint::Plain);
-    assert!(nameless.contains(" [77] "), "{nameless}");
+    assert!(nameless.contains(" process 77 "), "{nameless}");
 }
 
 #[test]
