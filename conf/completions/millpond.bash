@@ -81,7 +81,7 @@ _millpond() {
             return 0
             ;;
         millpond__subcmd__doctor)
-            opts="-h --json --seconds --help"
+            opts="-h --json --seconds --watch --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

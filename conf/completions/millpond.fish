@@ -42,4 +42,5 @@ complete -c millpond -n "__fish_millpond_using_subcommand demo" -l keep -d 'Leav
 complete -c millpond -n "__fish_millpond_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c millpond -n "__fish_millpond_using_subcommand doctor" -l seconds -d 'For how long rates are measured' -r
 complete -c millpond -n "__fish_millpond_using_subcommand doctor" -l json -d 'Print JSON, as conf/reference/doctor.md describes it'
+complete -c millpond -n "__fish_millpond_using_subcommand doctor" -l watch -d 'Show each RST of this host as it happens, and live numbers, until Ctrl-C'
 complete -c millpond -n "__fish_millpond_using_subcommand doctor" -s h -l help -d 'Print help'
