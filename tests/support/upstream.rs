@@ -41,6 +41,8 @@ pub struct Tally {
 pub struct Connection {
     /// How many came before it.
     pub number: u64,
+    /// Where it comes from, also when it was reset before anybody looked; `unix` over a Unix socket.
+    pub from: String,
     wire: Wire,
     tally: Arc<Tally>,
 }
@@ -57,7 +59,10 @@ impl Service {
             .unwrap_or_else(|error| panic!("listen on {address}: {error}"));
         let bound = listener.local_addr().unwrap().to_string();
         let closer = listener.try_clone().unwrap().into();
-        let accept = move || listener.accept().map(|(stream, _)| Socket::tcp(stream));
+        let accept = move || {
+            let (stream, from) = listener.accept()?;
+            Ok((Socket::tcp(stream), from.to_string()))
+        };
         Self::run(bound, closer, accept, script)
     }
 
@@ -65,7 +70,10 @@ impl Service {
     pub fn start_unix(path: &Path, script: impl Fn(Connection) + Send + Sync + 'static) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let closer = OwnedFd::from(listener.try_clone().unwrap()).into();
-        let accept = move || listener.accept().map(|(stream, _)| Socket::unix(stream));
+        let accept = move || {
+            let (stream, _) = listener.accept()?;
+            Ok((Socket::unix(stream), "unix".to_owned()))
+        };
         Self::run(format!("unix:{}", path.display()), closer, accept, script)
     }
 
@@ -86,14 +94,14 @@ impl Service {
     fn run(
         address: String,
         listener: socket2::Socket,
-        accept: impl Fn() -> std::io::Result<Socket> + Send + 'static,
+        accept: impl Fn() -> std::io::Result<(Socket, String)> + Send + 'static,
         script: impl Fn(Connection) + Send + Sync + 'static,
     ) -> Self {
         let tally = Arc::new(Tally::default());
         let (counts, script) = (Arc::clone(&tally), Arc::new(script));
         let acceptor = std::thread::spawn(move || {
-            while let Ok(socket) = accept() {
-                let connection = Connection::accepted(socket, &counts);
+            while let Ok((socket, from)) = accept() {
+                let connection = Connection::accepted(socket, from, &counts);
                 let script = Arc::clone(&script);
                 let counts = Arc::clone(&counts);
                 std::thread::spawn(move || {
@@ -214,7 +222,7 @@ impl Drop for Service {
 }
 
 impl Connection {
-    fn accepted(socket: Socket, tally: &Arc<Tally>) -> Self {
+    fn accepted(socket: Socket, from: String, tally: &Arc<Tally>) -> Self {
         let number = tally.accepted.fetch_add(1, Ordering::SeqCst);
         let open = number + 1 - tally.ended.load(Ordering::SeqCst);
         tally.open_max.fetch_max(open, Ordering::SeqCst);
@@ -227,6 +235,7 @@ impl Connection {
             .push((number, socket.duplicate()));
         Self {
             number,
+            from,
             wire: Wire::new(socket),
             tally: Arc::clone(tally),
         }

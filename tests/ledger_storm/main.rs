@@ -4,6 +4,7 @@
 //! `MILLPOND_STORM_CONNECTIONS` clients come (2,000 without it), with the seed `MILLPOND_STORM_SEED`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::HashSet;
