@@ -62,7 +62,9 @@ impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
                 // The same checks as for an answer that somebody waits for: a crossed one is none.
                 Ok(false) => match self.read_response(context) {
                     Err(failure) => {
-                        *found = on_loss(&failure).unwrap_or(*found);
+                        let has_begun = self.response.has_begun;
+                        let was_reused = self.lease.as_ref().is_some_and(Lease::is_reused);
+                        *found = on_loss(&failure, has_begun, was_reused).unwrap_or(*found);
                         return Poll::Ready(());
                     }
                     Ok(Poll::Pending) => break,
@@ -89,11 +91,22 @@ impl<Q: Framer, A: Reply> Exchange<'_, Q, A> {
     }
 }
 
-/// Why the lease is discarded where the service ended it first.
-fn on_loss<Q, A>(failure: &Failure<Q, A>) -> Option<(DiscardReason, Seen)> {
+/// Why the lease is discarded where the service ended it first: inside its answer, or without one.
+fn on_loss<Q, A>(
+    failure: &Failure<Q, A>,
+    has_begun: bool,
+    was_reused: bool,
+) -> Option<(DiscardReason, Seen)> {
+    let unless_begun = |begun| match (has_begun, was_reused) {
+        (true, _) => begun,
+        (false, true) => DiscardReason::LostRace,
+        (false, false) => DiscardReason::NoAnswer,
+    };
     match failure {
-        Failure::ServiceFin => Some((DiscardReason::UpstreamFin, Seen::PeerFin)),
-        Failure::ServiceReset => Some((DiscardReason::UpstreamReset, Seen::PeerReset)),
+        Failure::ServiceFin => Some((unless_begun(DiscardReason::UpstreamFin), Seen::PeerFin)),
+        Failure::ServiceReset => {
+            Some((unless_begun(DiscardReason::UpstreamReset), Seen::PeerReset))
+        }
         Failure::ServiceVanished => Some((DiscardReason::UpstreamVanished, Seen::PeerVanished)),
         _ => None,
     }

@@ -291,6 +291,15 @@ fn begin_answer(scene: &Scene, request: impl AsRef<[u8]>, body: usize) -> client
     client
 }
 
+/// A client that resets behind its request, and then the service may go on.
+fn leave_unanswered(scene: &Scene) {
+    let mut client = scene.client();
+    client.send(client::get("/"));
+    scene.service.wait_requests(1);
+    client.reset();
+    scene.stage.first.open();
+}
+
 fn inside_an_answer() -> Vec<Case> {
     vec![
         http("a client ends inside its request, when its answer has begun")
@@ -318,6 +327,39 @@ fn inside_an_answer() -> Vec<Case> {
                 scene.stage.first.open();
             })
             .session(end("DPR").received("response")),
+        http("a client is gone, and its service closes without an answer")
+            .service(|mut connection, stage| {
+                connection.request();
+                stage.first.pass();
+            })
+            .client(leave_unanswered)
+            .session(
+                end("DRR")
+                    .received("request")
+                    .discard("no_answer")
+                    .together_with("URF"),
+            )
+            .connection(end("URF").discard("no_answer").together_with("DRR")),
+        http("a client is gone, and its service resets without an answer")
+            .service(|mut connection, stage| {
+                connection.request();
+                connection.socket.acknowledge();
+                stage.first.pass();
+                connection.reset();
+            })
+            .client(leave_unanswered)
+            .session(
+                end("DRR")
+                    .received("request")
+                    .discard("no_answer")
+                    .together_with("URR"),
+            )
+            .connection(
+                end("URR")
+                    .received("request")
+                    .discard("no_answer")
+                    .together_with("DRR"),
+            ),
         http("a client resets inside an answer that is too long to read out")
             .with(|it| it.upstream("abandon_bytes = \"1KiB\""))
             .service(|mut connection, stage| {
