@@ -146,17 +146,26 @@ const RESETS_IN_ENDLESS: Fault = Fault {
     other: &["UPT sent response propagated"],
     must: true,
 };
-/// The next request may be written already.
+/// The next request may be written already, and its client may be giving that up.
 const RESETS_AT_REST: Fault = Fault {
     name: "resets behind its answer",
-    own: &["UIR received idle peer", "URR received request peer"],
+    own: &[
+        "UIR received idle peer",
+        "URR received request peer",
+        "DRT received close peer",
+    ],
     other: &[],
     must: true,
 };
-/// A request that was written already is answered by the kernel.
+/// A request that was written already is answered by the kernel: before its FIN is seen or behind it, or
+/// when the client is giving the request up.
 const CLOSES_AT_REST: Fault = Fault {
     name: "closes behind its answer",
-    own: &["URR received request peer"],
+    own: &[
+        "URR received request peer",
+        "URF received request peer",
+        "DRT received close peer",
+    ],
     other: &[],
     must: false,
 };
