@@ -434,6 +434,19 @@ fn a_reload_changes_how_often_and_how_much_is_kept() {
     proxy.finish();
 }
 
+fn doctor(host: &Namespace) -> Value {
+    let millpond = env!("CARGO_BIN_EXE_millpond");
+    let run = || {
+        let mut command = std::process::Command::new(millpond);
+        command
+            .args(["doctor", "--json", "--seconds", "1"])
+            .output()
+    };
+    let output = host.enter(run).unwrap();
+    assert_eq!(output.status.code(), Some(1), "it finds something");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// Straight clients on millpond's host use its ports up; who comes through millpond is served all the
 /// while, and millpond has said so before.
 #[test]
@@ -461,6 +474,17 @@ fn straight_clients_run_out_of_ports_and_those_of_the_pool_do_not() {
         }
         straight += 1;
         assert_eq!(through.get("/").status(), 200);
+        if straight == 150 {
+            // With half the ports taken, the doctor says so too.
+            let report = doctor(&network.proxy);
+            let found = &report["findings"][0];
+            let kind = found["kind"].as_str().unwrap();
+            assert!(
+                ["ports_filling", "ports_exhausted"].contains(&kind),
+                "{report:#}"
+            );
+            assert_eq!(found["subject"], service.address(), "{report:#}");
+        }
         if foretold.is_none() && run_out(&proxy).is_some_and(|left| left < 60.0) {
             foretold = Some(wait::now());
         }

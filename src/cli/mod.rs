@@ -99,7 +99,7 @@ loopback, for less than a minute. Exit codes: 0 shown, 1 not, with the reason.";
 
 const DOCTOR_HELP: &str = "\
 Needs neither millpond nor root, and changes nothing; root sees which process holds a socket. Exit
-codes: 0 nothing is wrong, 1 findings, 2 the host could not be looked at.";
+codes: 0 nothing is wrong, or --watch has ended, 1 findings, 2 the host could not be looked at.";
 
 /// Does what the command line says, and returns what the process ends with.
 pub fn main() -> ExitCode {
