@@ -137,6 +137,7 @@ impl Session {
     fn discard(&mut self, mut lease: Lease, reason: DiscardReason, seen: Seen) {
         let connection = lease.connection().id;
         self.discarded = Some(Discarded { connection, reason });
+        self.client.facts.legs.may_end_with(connection);
         lease.serves(&self.client.facts);
         lease.discard(reason, seen);
     }

@@ -149,6 +149,7 @@ async fn settle(
     end: SessionEnd,
 ) -> SessionEnd {
     let connection = lease.connection().id;
+    session.client.facts.legs.may_end_with(connection);
     lease.serves(&session.client.facts);
     let settling = match &settings.protocol {
         Protocol::Tcp(tcp)

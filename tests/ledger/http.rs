@@ -641,6 +641,42 @@ fn services_faults() -> Vec<Case> {
             })
             .session(end("DIF"))
             .connection(end("UPV").discard("stray_bytes").unread(|_, _| 5)),
+        http("a connection before it closes while a session ends with the next")
+            .service(|mut connection, stage| {
+                connection.request();
+                if connection.number == 0 {
+                    connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokEXTRA");
+                    return stage.first.pass();
+                }
+                connection.socket.acknowledge();
+                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc");
+                connection.wait_acknowledged();
+                connection.reset();
+            })
+            .client(|scene| {
+                let mut client = scene.client();
+                assert_eq!(client.get("/").text(), "ok");
+                client.send(client::get("/"));
+                client.head().unwrap();
+                client.exactly(3).unwrap();
+                client.expect_fin();
+                scene.proxy.wait_upstream("connections/terminated", 1);
+                scene.stage.first.open();
+                scene.proxy.wait_upstream("connections/terminated", 2);
+            })
+            .session(
+                end("UPT")
+                    .discard("upstream_reset")
+                    .exchange(2)
+                    .caused_by("UPR"),
+            )
+            .connection(end("UPV").discard("stray_bytes").unread(|_, _| 5))
+            .connection(
+                end("UPR")
+                    .received("response")
+                    .discard("upstream_reset")
+                    .caused("UPT"),
+            ),
         http("the service says that it closes")
             .service(|mut connection, _| {
                 connection.request();

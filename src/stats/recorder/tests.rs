@@ -121,6 +121,7 @@ fn two_legs_are_tied_whichever_ends_first() {
     for first in Side::ALL {
         let recorder = Recorder::default();
         let legs = Legs::default();
+        legs.may_end_with(11);
         let end = |side| {
             let ending = match side {
                 Side::Upstream => reset(Reset::Received, Phase::Response),
@@ -154,6 +155,7 @@ fn two_legs_are_tied_whichever_ends_first() {
 fn the_end_of_another_connection_is_not_tied_to_a_session() {
     let recorder = Recorder::default();
     let legs = Legs::default();
+    legs.may_end_with(12);
     let ending = reset(Reset::Received, Phase::Response);
     for (connection, side) in [(11, Side::Upstream), (12, Side::Downstream)] {
         let leg = Leg {
@@ -165,6 +167,31 @@ fn the_end_of_another_connection_is_not_tied_to_a_session() {
     }
     let rows = recorder.list(&Filter::default(), 2).records;
     assert!(rows.iter().all(|row| row.other.is_none()));
+}
+
+#[test]
+fn an_earlier_connection_that_closes_slowly_does_not_untie_the_one_that_ended_its_session() {
+    let recorder = Recorder::default();
+    let legs = Legs::default();
+    let ending = reset(Reset::Received, Phase::Response);
+    legs.may_end_with(11);
+    legs.may_end_with(12);
+    let ends = [
+        (12, Side::Upstream),
+        (11, Side::Upstream),
+        (12, Side::Downstream),
+    ];
+    for (connection, side) in ends {
+        let leg = Leg {
+            side,
+            termination: ending.termination,
+            record: Some(record(&recorder, &ending, side)),
+        };
+        legs.ended(connection, leg, &recorder);
+    }
+    let rows = recorder.list(&Filter::default(), 3).records;
+    let others = rows.iter().map(|row| row.other.as_ref()?.record);
+    assert_eq!(others.collect::<Vec<_>>(), [Some(1), None, Some(3)]);
 }
 
 #[test]
