@@ -5,6 +5,7 @@ use super::matrix::{Case, Scene, end, kernel_acknowledged, kernel_received, stuf
 use crate::support::client;
 use crate::support::message::pattern;
 use crate::support::socket::End as Ended;
+use crate::support::wait;
 
 const HALF_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
 const LARGE_POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n";
@@ -296,7 +297,14 @@ fn leave_unanswered(scene: &Scene) {
     let mut client = scene.client();
     client.send(client::get("/"));
     scene.service.wait_requests(1);
+    let before = scene.network.downstream_resets().received;
     client.reset();
+    // Seen before the service does anything: its RST has come, and everything that waits for it has run.
+    let has_come = || (scene.network.downstream_resets().received > before).then_some(());
+    wait::until("the RST has come", has_come);
+    for _ in 0..3 {
+        scene.proxy.snapshot();
+    }
     scene.stage.first.open();
 }
 
