@@ -218,7 +218,11 @@ fn sweep(instances: &Path) {
         let is_left = owner.is_some_and(|(pid, started)| start_ticks(pid) != Some(started));
         if is_left
             && let Err(error) = fs::remove_dir(entry.path())
-            && error.kind() != io::ErrorKind::ResourceBusy
+            && !matches!(
+                error.kind(),
+                // It lives, or it has just been removed by its owner or by another sweep.
+                io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound
+            )
         {
             warn!(instance = %entry.path().display(), %error, "a left tracing instance could not be removed");
         }
