@@ -78,7 +78,10 @@ fn churn(host: &Namespace, address: SocketAddr, count: usize) {
         }
     });
     wait::until("every close is confirmed", || {
-        (time_wait(host, address) == count as u64).then_some(())
+        let (ip, port) = (address.ip(), address.port());
+        let closing = "state fin-wait-1 state fin-wait-2 state closing";
+        let closing = host.sockets(&format!("{closing} dst {ip} dport = :{port}"));
+        (closing == 0).then_some(())
     });
 }
 
@@ -177,12 +180,15 @@ fn the_service_with_most_time_wait_is_named_first() {
     let said = doctor(host, &["--seconds", "1"]);
     let json = doctor(host, &["--seconds", "1", "--json"]);
     let counted = services.map(|it| time_wait(host, it));
-    assert_eq!(counted, [150, 20_000, 900]);
+    // On a busy host one or two of so many end in another way; ss knows.
+    let [few, kept, more] = counted;
+    assert!(kept > 19_900 && few > 140 && more > 890, "{counted:?}");
+    let shown_kept = format!("{},{:03}", kept / 1000, kept % 1000);
 
     assert_eq!((said.code, json.code), (Some(1), Some(1)));
     let named = said.text.find("10.77.2.1:").unwrap();
     assert!(
-        said.text[named..].starts_with("10.77.2.1:81: 20,000 TIME_WAIT"),
+        said.text[named..].starts_with(&format!("10.77.2.1:81: {shown_kept} TIME_WAIT")),
         "{}",
         said.text
     );
@@ -190,13 +196,13 @@ fn the_service_with_most_time_wait_is_named_first() {
         .text
         .lines()
         .find(|it| it.contains("10.77.2.1:81") && it.contains("of 64,512"));
-    assert!(row.unwrap().contains("20,000"), "{}", said.text);
+    assert!(row.unwrap().contains(&shown_kept), "{}", said.text);
 
     let report = json.json();
     assert_eq!(kinds(&report), ["ports_filling"]);
     let finding = &report["findings"][0];
     assert_eq!(finding["subject"], "10.77.2.1:81");
-    assert_eq!(evidence(finding, "time_wait"), "20000");
+    assert_eq!(evidence(finding, "time_wait"), kept.to_string());
     assert_eq!(evidence(finding, "ports"), "64512");
     let shown = report["destinations"].as_array().unwrap();
     let shown: Vec<_> = shown
@@ -211,9 +217,9 @@ fn the_service_with_most_time_wait_is_named_first() {
     assert_eq!(
         shown,
         [
-            ("10.77.2.1:81", 20_000),
-            ("10.77.2.1:82", 900),
-            ("10.77.2.1:80", 150)
+            ("10.77.2.1:81", kept),
+            ("10.77.2.1:82", more),
+            ("10.77.2.1:80", few)
         ]
     );
     assert_eq!(report["destinations"][0]["closes_first"], "this_end");
@@ -354,7 +360,13 @@ fn resets_are_of_the_measured_seconds() {
         "{finding}"
     );
     let rate: f64 = evidence(finding, "per_second").parse().unwrap();
-    assert!((rate - count as f64 / 2.0).abs() < 5.0, "{rate} {count}");
+    // Two looks are never nearer to each other than was asked, but farther on a busy host.
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!(seconds >= 2.0, "{seconds}");
+    assert!(
+        (rate - count as f64 / seconds).abs() < 1.0,
+        "{rate} {count} {seconds}"
+    );
 }
 
 #[test]

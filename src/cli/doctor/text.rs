@@ -37,6 +37,11 @@ const RELIEF: &str = "A pool opens its connections once and then replaces each a
 pub(super) fn text(report: &Report, colours: Colours) -> String {
     let mut out = String::new();
     head(&mut out, report, colours);
+    if !report.findings.is_empty() {
+        // What TIME_WAIT is for stands before any advice about it.
+        line(&mut out, &paragraph(WHY_TIME_WAIT));
+        line(&mut out, "");
+    }
     for (number, found) in report.findings.iter().enumerate() {
         finding(&mut out, number + 1, found, colours);
     }
@@ -101,7 +106,9 @@ fn time_wait(out: &mut String, report: &Report, colours: Colours) {
         count(time_wait.listening)
     );
     title(out, &heading, colours);
-    line(out, &paragraph(WHY_TIME_WAIT));
+    if report.findings.is_empty() {
+        line(out, &paragraph(WHY_TIME_WAIT));
+    }
     if time_wait.uncounted > 0 {
         let uncounted = count(time_wait.uncounted);
         line(
