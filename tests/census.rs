@@ -26,10 +26,15 @@ fn serve(mut connection: support::upstream::Connection) {
     }
 }
 
+/// With a census only when one is asked for.
 fn config(service: &Service) -> Config {
+    counting_every(service, "0s")
+}
+
+fn counting_every(service: &Service, interval: &str) -> Config {
     Config::to(service.address())
         .listen("10.77.1.2:0")
-        .more("[ledger]\ncensus_interval = \"0s\"\n")
+        .more(&format!("[ledger]\ncensus_interval = \"{interval}\"\n"))
 }
 
 fn census(proxy: &Proxy) -> Value {
@@ -248,10 +253,7 @@ fn the_forecast_of_a_steady_leak_is_right_from_half_time_on() {
     let network = Network::create();
     network.set_ports("50000 50199");
     let service = service(&network);
-    let interval = "[ledger]\ncensus_interval = \"200ms\"\n";
-    let config = Config::to(service.address())
-        .listen("10.77.1.2:0")
-        .more(interval);
+    let config = counting_every(&service, "200ms");
     let proxy = network.proxy.enter(|| config.start());
     let began = wait::now();
     let mut forecasts: Vec<(Duration, f64)> = Vec::new();
@@ -454,10 +456,7 @@ fn straight_clients_run_out_of_ports_and_those_of_the_pool_do_not() {
     let network = Network::create();
     network.set_ports("50000 50299");
     let service = service(&network);
-    let interval = "[ledger]\ncensus_interval = \"200ms\"\n";
-    let config = Config::to(service.address())
-        .listen("10.77.1.2:0")
-        .more(interval);
+    let config = counting_every(&service, "200ms");
     let proxy = network.proxy.enter(|| config.start());
     let mut through = network.clients.enter(|| proxy.client());
     assert_eq!(through.get("/").status(), 200);

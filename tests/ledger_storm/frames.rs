@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use crate::journal::{Fault, IN_ORDER, Journal};
+use crate::journal::{CLIENT_RESETS_AT_REST, CLIENT_RESETS_UNUSED, Fault, IN_ORDER, Journal};
 use crate::support::client::Client;
 use crate::support::message::Wire;
 use crate::support::socket::{End, Socket};
@@ -11,18 +11,6 @@ use crate::support::upstream::Connection;
 
 pub const UPSTREAM: &str = "framed";
 
-const CLIENT_RESETS_UNUSED: Fault = Fault {
-    name: "resets without a byte",
-    own: &["DAR received accept peer"],
-    other: &[],
-    must: true,
-};
-const CLIENT_RESETS_AT_REST: Fault = Fault {
-    name: "resets between exchanges",
-    own: &["DIR received idle peer"],
-    other: &[],
-    must: true,
-};
 const CLIENT_LEAVES_IN_FRAME: Fault = Fault {
     name: "leaves inside a frame",
     own: &["DRT none request truncated"],

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::STALLED;
-use crate::journal::{Fault, IN_ORDER, Journal, Page};
+use crate::journal::{CLIENT_RESETS_AT_REST, CLIENT_RESETS_UNUSED, Fault, IN_ORDER, Journal, Page};
 use crate::support::client::{self, Client};
 use crate::support::socket::{End, Socket};
 use crate::support::upstream::Connection;
@@ -11,18 +11,6 @@ use crate::support::wait;
 
 pub const UPSTREAM: &str = "service";
 
-const CLIENT_RESETS_UNUSED: Fault = Fault {
-    name: "resets without a byte",
-    own: &["DAR received accept peer"],
-    other: &[],
-    must: true,
-};
-const CLIENT_RESETS_AT_REST: Fault = Fault {
-    name: "resets between exchanges",
-    own: &["DIR received idle peer"],
-    other: &[],
-    must: true,
-};
 const CLIENT_RESETS_IN_HEAD: Fault = Fault {
     name: "resets inside a head",
     own: &["DRR received request peer"],

@@ -32,6 +32,19 @@ pub const IN_ORDER: Fault = Fault {
     other: &[],
     must: false,
 };
+/// Of a client whose connection waits for nothing before its first byte.
+pub const CLIENT_RESETS_UNUSED: Fault = Fault {
+    name: "resets without a byte",
+    own: &["DAR received accept peer"],
+    other: &[],
+    must: true,
+};
+pub const CLIENT_RESETS_AT_REST: Fault = Fault {
+    name: "resets between exchanges",
+    own: &["DIR received idle peer"],
+    other: &[],
+    must: true,
+};
 
 /// Which leg of which upstream, and the peer's address there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
