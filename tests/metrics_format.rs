@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millpond::census::count::LegCount;
 use millpond::census::forecast::{Forecast, TimeWaitPorts};
-use millpond::census::ports::{PortUse, Ports, Route};
+use millpond::census::ports::{Picker, PortUse, Ports, Route};
 use millpond::close::{Initiator, Manner, Phase, Side};
 use millpond::stats::census::{CensusSnapshot, LegRow, PortsOf, PortsRow};
 use millpond::stats::exposition::{Family, gather};
@@ -43,9 +43,10 @@ impl PoolHoldings for Pools {
 /// One in which nothing is said to run out.
 fn census() -> CensusSnapshot {
     let route = Route {
-        from: [127, 0, 0, 1].into(),
+        from: Some([127, 0, 0, 1].into()),
         to: Some(([127, 0, 0, 1], 80).into()),
         ports: Ports::new(1000..=1099, &[]),
+        picker: Picker::Kernel,
     };
     let whose = PortsOf {
         upstream: "app".to_owned(),

@@ -57,7 +57,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("pool", &["close", "stats", "config", "sys", "transport"]),
+    (
+        "pool",
+        &["census", "close", "stats", "config", "sys", "transport"],
+    ),
     ("admin", &["stats", "config", "sys"]),
     ("log", &["stats", "close", "config", "sys"]),
     ("stats", &["census", "witness", "close", "sys"]),

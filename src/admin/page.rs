@@ -168,9 +168,9 @@ fn write_ports(page: &mut String, ports: &PortsRow) -> fmt::Result {
     row(
         page,
         &[
-            &Escaped(&ports.upstream),
-            &Escaped(&ports.endpoint),
-            &Escaped(&ports.source),
+            &Escaped(&ports.whose.upstream),
+            &Escaped(&ports.whose.endpoint),
+            &Escaped(&ports.whose.source),
             &ports.count,
             &ports.used,
             &ports.time_wait,

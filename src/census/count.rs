@@ -5,12 +5,12 @@
 //!
 //! Pure: sockets in, numbers out.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::filter::{Condition, End, Filter};
 use super::ports::{PortUse, Route};
-use super::socket::{Socket, State};
+use super::socket::{ByState, Socket, State};
 use crate::close::Side;
 
 /// One leg, and where it is.
@@ -25,7 +25,7 @@ pub struct Leg {
 /// The sockets of one leg.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LegCount {
-    by_state: [u64; State::ALL.len()],
+    by_state: ByState,
     /// TIME_WAIT that the leg's peers keep on this host.
     pub peers_time_wait: u64,
 }
@@ -34,7 +34,7 @@ impl LegCount {
     /// Those on our side in this state. Towards a service they may be another program's: the kernel does
     /// not say whose a socket was that is in TIME_WAIT.
     pub fn in_state(&self, state: State) -> u64 {
-        self.by_state[state as usize - 1]
+        self.by_state.of(state)
     }
 }
 
@@ -55,9 +55,12 @@ pub struct Count {
     sides: Vec<Side>,
     /// Where legs are, by port; `None`: at any address of this host.
     places: HashMap<u16, Vec<(Option<IpAddr>, usize)>>,
+    planned: Vec<Route>,
+    /// The routes from one address to one other.
     towards: HashMap<(IpAddr, SocketAddr), Vec<usize>>,
-    /// Routes that are taken whatever the destination.
-    from: Vec<(Route, usize)>,
+    /// The others, and which of our addresses takes a port of theirs: several sockets may have it.
+    wide: Vec<usize>,
+    taken: HashSet<(usize, SocketAddr)>,
     /// The legs' sockets, in their order.
     pub legs: Vec<LegCount>,
     /// What the routes' ports are taken by, in their order.
@@ -78,10 +81,10 @@ pub fn filter(legs: &[Leg], routes: &[Route]) -> Option<Filter> {
     let whole_sources = routes.iter().filter(|it| it.to.is_none());
     conditions.extend(whole_sources.map(|it| Condition {
         end: End::Local,
-        address: Some(it.from),
+        address: it.from,
         port: None,
     }));
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     conditions.retain(|condition| seen.insert(*condition));
     Filter::any_of(conditions)
 }
@@ -98,18 +101,20 @@ impl Count {
             }
         }
         let mut towards = HashMap::<_, Vec<_>>::new();
-        let mut from = Vec::new();
+        let mut wide = Vec::new();
         for (number, route) in routes.iter().enumerate() {
-            match route.to {
-                Some(to) => towards.entry((route.from, to)).or_default().push(number),
-                None => from.push((route.clone(), number)),
+            match (route.from, route.to) {
+                (Some(from), Some(to)) => towards.entry((from, to)).or_default().push(number),
+                _ => wide.push(number),
             }
         }
         Self {
             sides: legs.iter().map(|leg| leg.side).collect(),
             places,
+            planned: routes.to_vec(),
             towards,
-            from,
+            wide,
+            taken: HashSet::new(),
             legs: vec![LegCount::default(); legs.len()],
             routes: routes
                 .iter()
@@ -119,32 +124,29 @@ impl Count {
         }
     }
 
-    /// Counts a port that somebody listens on: a connect takes it towards nowhere, whatever the address (see
-    /// `inet_hash_connect` in net/ipv4/inet_hashtables.c). To be told of each port once.
-    pub fn add_listening(&mut self, port: u16, routes: &[Route]) {
-        for (route, ports) in routes.iter().zip(&mut self.routes) {
-            if route.ports.has(port) {
-                ports.used += 1;
+    /// Counts a port that somebody listens on. To be told of each address once.
+    pub fn add_listening(&mut self, listening: SocketAddr) {
+        for (number, route) in self.planned.iter().enumerate() {
+            let place = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listening.port());
+            if route.is_listened_on(listening) && self.taken.insert((number, place)) {
+                self.routes[number].used += 1;
             }
         }
     }
 
-    /// Counts one socket that is not listening. `routes` are those that it was made for.
-    pub fn add(&mut self, socket: &Socket, routes: &[Route]) {
+    /// Counts one socket that is not listening.
+    pub fn add(&mut self, socket: &Socket) {
         self.add_to_legs(socket);
-        for &number in self
-            .towards
-            .get(&(socket.local.ip(), socket.peer))
-            .into_iter()
-            .flatten()
-        {
-            if routes[number].is_taken_by(socket) {
+        let towards = self.towards.get(&(socket.local.ip(), socket.peer));
+        for &number in towards.into_iter().flatten() {
+            if self.planned[number].is_taken_by(socket) {
                 self.routes[number].add(socket);
             }
         }
-        for (route, number) in &self.from {
-            if route.is_taken_by(socket) {
-                self.routes[*number].add(socket);
+        for &number in &self.wide {
+            if self.planned[number].is_taken_by(socket) && self.taken.insert((number, socket.local))
+            {
+                self.routes[number].add(socket);
             }
         }
     }
@@ -163,7 +165,7 @@ impl Count {
                     continue;
                 }
                 if self.sides[leg] == ours {
-                    self.legs[leg].by_state[socket.state as usize - 1] += 1;
+                    self.legs[leg].by_state.add(socket.state);
                     if socket.inode != 0 {
                         let Socket { cookie, inode, .. } = *socket;
                         self.held.push(Held { leg, cookie, inode });
@@ -179,7 +181,7 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::ports::Ports;
+    use crate::census::ports::{Picker, Ports};
 
     fn socket(local: &str, peer: &str, state: State, inode: u32) -> Socket {
         Socket {
@@ -205,7 +207,7 @@ mod tests {
     fn counted(legs: &[Leg], routes: &[Route], sockets: &[Socket]) -> Count {
         let mut count = Count::new(legs, routes);
         for socket in sockets {
-            count.add(socket, routes);
+            count.add(socket);
         }
         count
     }
@@ -251,9 +253,13 @@ mod tests {
     #[test]
     fn ports_are_counted_for_each_route() {
         let route = |from: &str, to: Option<&str>| Route {
-            from: from.parse().expect("an address"),
+            from: Some(from.parse().expect("an address")),
             to: to.map(|to| to.parse().expect("an address")),
             ports: Ports::new(4000..=4099, &[]),
+            picker: match to {
+                Some(_) => Picker::Kernel,
+                None => Picker::Millpond,
+            },
         };
         let routes = [
             route("10.0.0.1", Some("10.0.0.9:80")),
@@ -266,16 +272,19 @@ mod tests {
             socket("10.0.0.1:5000", "10.0.0.9:80", State::TimeWait, 0),
             socket("10.0.0.2:4001", "10.0.0.9:80", State::TimeWait, 0),
             socket("10.0.0.1:4002", "10.0.0.7:1", State::Established, 1),
+            // A service there has one port, however many clients.
+            socket("10.0.0.1:4002", "10.0.0.7:2", State::Established, 1),
         ];
         let mut count = counted(&[], &routes, &sockets);
-        count.add_listening(4099, &routes);
-        count.add_listening(4100, &routes);
+        for listening in ["0.0.0.0:4099", "[::]:4099", "10.0.0.3:4098", "0.0.0.0:4100"] {
+            count.add_listening(listening.parse().expect("an address"));
+        }
         let taken: Vec<_> = count
             .routes
             .iter()
             .map(|it| (it.used, it.time_wait))
             .collect();
-        assert_eq!(taken, [(2, 1), (1, 1), (3, 1)]);
+        assert_eq!(taken, [(3, 1), (2, 1), (3, 1)]);
     }
 
     #[test]

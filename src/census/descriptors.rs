@@ -5,14 +5,18 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The inodes of this process's sockets (proc_pid_fd(5)).
+/// The inodes of this process's sockets.
 pub fn own_sockets() -> io::Result<HashSet<u32>> {
-    let open = fs::read_dir("/proc/self/fd")?;
-    let inode = |descriptor: fs::DirEntry| {
-        // One that is closed meanwhile is not open.
-        inode_of(&fs::read_link(descriptor.path()).ok()?)
-    };
-    Ok(open.filter_map(|it| inode(it.ok()?)).collect())
+    Ok(sockets_of("self")?.flatten().collect())
+}
+
+/// Of each open descriptor of a process (proc_pid_fd(5)), by its number or `self`, the inode if it is a
+/// socket.
+pub fn sockets_of(process: &str) -> io::Result<impl Iterator<Item = Option<u32>> + use<>> {
+    let open = fs::read_dir(format!("/proc/{process}/fd"))?;
+    // One that is closed meanwhile is not open.
+    let inode = |descriptor: fs::DirEntry| inode_of(&fs::read_link(descriptor.path()).ok()?);
+    Ok(open.map(move |it| inode(it.ok()?)))
 }
 
 /// The inode of a socket, from what an open descriptor links to: `socket:[12345]`.

@@ -8,6 +8,7 @@
 //! Pure: time is an argument.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::ports::{PortUse, TIME_WAIT_SECONDS};
@@ -31,6 +32,19 @@ pub enum TimeWaitPorts {
     Held,
     /// A connect gets one after a second (`tcp_tw_reuse`), or at once (`SO_REUSEADDR`).
     Reused,
+}
+
+impl TimeWaitPorts {
+    /// How it is between these addresses, where `net.ipv4.tcp_tw_reuse` is this (`tcp_twsk_unique` in
+    /// net/ipv4/tcp_ipv4.c).
+    pub fn between(tw_reuse: u8, from: IpAddr, to: IpAddr) -> Self {
+        let is_loopback = from.is_loopback() || to.is_loopback();
+        match tw_reuse {
+            0 => Self::Held,
+            2 if !is_loopback => Self::Held,
+            _ => Self::Reused,
+        }
+    }
 }
 
 /// What is older says nothing about how things go now,
@@ -276,6 +290,25 @@ mod tests {
         let ports = ports(1000, 100, &at_rate(5, 60));
         let forecast = runs_out(&ports, 1.0, TimeWaitPorts::Held);
         assert_eq!(seconds(forecast), Some(600));
+    }
+
+    #[test]
+    fn time_wait_gives_ports_back_as_the_kernel_says() {
+        use TimeWaitPorts::{Held, Reused};
+        let far = ("10.0.0.1", "10.0.0.2");
+        let near = ("127.0.0.1", "127.0.0.1");
+        for (tw_reuse, (from, to), expected) in [
+            (0, far, Held),
+            (0, near, Held),
+            (1, far, Reused),
+            (2, far, Held),
+            (2, near, Reused),
+        ] {
+            let from = from.parse().expect("an address");
+            let to = to.parse().expect("an address");
+            let between = TimeWaitPorts::between(tw_reuse, from, to);
+            assert_eq!(between, expected, "{tw_reuse} {to}");
+        }
     }
 
     #[test]

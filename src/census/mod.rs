@@ -17,3 +17,4 @@ pub mod leaks;
 pub mod ports;
 pub mod settings;
 pub mod socket;
+pub mod take;

@@ -19,6 +19,13 @@ pub struct Ports {
     reserved: Vec<RangeInclusive<u16>>,
 }
 
+impl Default for Ports {
+    /// What a kernel begins with.
+    fn default() -> Self {
+        Self::new(32_768..=60_999, &[])
+    }
+}
+
 impl Ports {
     /// Those of `range` that are not `reserved`.
     pub fn new(range: RangeInclusive<u16>, reserved: &[RangeInclusive<u16>]) -> Self {
@@ -28,6 +35,13 @@ impl Ports {
             .filter(|it| !it.is_empty())
             .collect();
         Self { range, reserved }
+    }
+
+    /// Those of them that are within `range`.
+    pub fn within(&self, range: &RangeInclusive<u16>) -> Self {
+        let first = *self.range.start().max(range.start());
+        let last = *self.range.end().min(range.end());
+        Self::new(first..=last, &self.reserved)
     }
 
     /// From the first to the last.
@@ -51,29 +65,54 @@ impl Ports {
     }
 }
 
+/// Who picks the port that a connect takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Picker {
+    /// The kernel, when it connects: any that is free towards this endpoint.
+    Kernel,
+    /// millpond, since the kernel keeps to no range, or to none that is not wholly within its own (ip(7),
+    /// `IP_LOCAL_PORT_RANGE`): only what is free towards all endpoints.
+    Millpond,
+}
+
 /// Ports from one address to another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
-    /// Our own address.
-    pub from: IpAddr,
-    /// The service's; `None`: any, for a port that millpond binds serves one at a time.
+    /// Our own address; `None`: any of this host.
+    pub from: Option<IpAddr>,
+    /// The service's; `None`: any, where a port serves one at a time.
     pub to: Option<SocketAddr>,
     /// What a connect may take.
     pub ports: Ports,
+    /// Who picks one.
+    pub picker: Picker,
 }
 
 impl Route {
     /// Whether `socket` takes one of its ports.
     pub fn is_taken_by(&self, socket: &Socket) -> bool {
         self.to.is_none_or(|to| to == socket.peer)
-            && socket.local.ip() == self.from
+            && self.from.is_none_or(|from| from == socket.local.ip())
             && self.ports.has(socket.local.port())
+    }
+
+    /// Whether one of its ports can't be had because somebody listens on it: what the kernel picks is none
+    /// that is listened on at whatever address (`inet_hash_connect` in net/ipv4/inet_hashtables.c), and
+    /// what is bound none that is at the same one.
+    pub fn is_listened_on(&self, listening: SocketAddr) -> bool {
+        let ip = listening.ip();
+        let is_in_the_way =
+            self.picker == Picker::Kernel || ip.is_unspecified() || self.from == Some(ip);
+        is_in_the_way && self.ports.has(listening.port())
     }
 }
 
 /// For how long the kernel keeps TIME_WAIT (`TCP_TIMEWAIT_LEN` in include/net/tcp.h), whatever is
 /// configured.
-pub const TIME_WAIT_SECONDS: usize = 60;
+pub const TIME_WAIT: Duration = Duration::from_secs(TIME_WAIT_SECONDS as u64);
+
+/// The same in whole seconds.
+pub(super) const TIME_WAIT_SECONDS: usize = 60;
 
 /// What the ports of a route are taken by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,14 +194,17 @@ pub(super) mod tests {
         assert_eq!(Ports::new(7..=7, &[]).count(), 1);
         assert_eq!(Ports::new(0..=u16::MAX, &[]).count(), 65_536);
         assert_eq!(Ports::new(7..=7, &[1..=9]).count(), 0);
+        assert_eq!(ports.within(&(1490..=5000)).count(), 510 - 10 - 1);
+        assert_eq!(ports.within(&(2000..=5000)).count(), 0);
     }
 
     #[test]
     fn a_route_is_one_source_one_destination_and_its_ports() {
         let route = Route {
-            from: [10, 0, 0, 1].into(),
+            from: Some([10, 0, 0, 1].into()),
             to: Some(([10, 0, 0, 2], 80).into()),
             ports: Ports::new(1000..=1999, &[]),
+            picker: Picker::Kernel,
         };
         let taken = socket(1000, State::Established, 0);
         assert!(route.is_taken_by(&taken));

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 
+use super::ports::Ports;
+
 /// The ports that a connect without a bind to one takes (ip(7), `ip_local_port_range`).
 pub fn port_range() -> io::Result<RangeInclusive<u16>> {
     let text = read("ip_local_port_range")?;
@@ -22,15 +24,18 @@ pub fn reserved_ports() -> io::Result<Vec<RangeInclusive<u16>>> {
     ranges.ok_or_else(|| unexpected("ip_local_reserved_ports", &text))
 }
 
-/// Whether TCP segments carry timestamps (RFC 7323): without them no port in TIME_WAIT is given out again.
-pub fn has_timestamps() -> io::Result<bool> {
-    Ok(read("tcp_timestamps")?.trim() != "0")
+/// The ports that a connect may take: the one without the other.
+pub fn ports() -> io::Result<Ports> {
+    Ok(Ports::new(port_range()?, &reserved_ports()?))
 }
 
 /// When a dialling socket may take a port that is in TIME_WAIT towards the same address
 /// (Documentation/networking/ip-sysctl.rst, `tcp_tw_reuse`): 0 never, 1 after a second, 2 the same on
-/// loopback only.
+/// loopback only; and never where segments carry no timestamps (RFC 7323, `tcp_timestamps`).
 pub fn tw_reuse() -> io::Result<u8> {
+    if read("tcp_timestamps")?.trim() == "0" {
+        return Ok(0);
+    }
     let text = read("tcp_tw_reuse")?;
     let value = text.trim().parse();
     value.map_err(|_| unexpected("tcp_tw_reuse", &text))
@@ -64,7 +69,6 @@ mod tests {
         let range = port_range().expect("a range");
         assert!(range.start() <= range.end());
         assert!(reserved_ports().is_ok());
-        assert!(has_timestamps().is_ok());
         assert!(tw_reuse().expect("a number") <= 2);
     }
 

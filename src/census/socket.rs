@@ -100,6 +100,27 @@ impl State {
     }
 }
 
+/// How many sockets there are, by state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByState([u64; State::ALL.len()]);
+
+impl ByState {
+    /// Those in `state`.
+    pub fn of(&self, state: State) -> u64 {
+        self.0[Self::place(state)]
+    }
+
+    /// One more in `state`.
+    pub fn add(&mut self, state: State) {
+        self.0[Self::place(state)] += 1;
+    }
+
+    /// States are numbered from 1.
+    fn place(state: State) -> usize {
+        state as usize - 1
+    }
+}
+
 /// A set of [`State`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct States(u32);

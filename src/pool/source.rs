@@ -9,16 +9,16 @@
 //! Invariant: as long as one source is not known to be empty, one that is does not come before it.
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use crate::census::ports::Picker;
+use crate::census::ports::{PortUse, Ports, Route, TIME_WAIT};
 use crate::config::checked::SourceAddress;
 
-/// How long TIME_WAIT lasts (include/net/tcp.h, `TCP_TIMEWAIT_LEN`).
-pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// A source without a free port is passed over for so long: to find none costs the kernel a walk through
 /// all of them.
 pub const EMPTY_TIME: Duration = Duration::from_secs(1);
@@ -28,10 +28,8 @@ const COUNT_AGE_MAX: Duration = TIME_WAIT.saturating_mul(2);
 /// The ports that the kernel of this host gives out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPorts {
-    /// `net.ipv4.ip_local_port_range`.
-    pub range: RangeInclusive<u16>,
-    /// `net.ipv4.ip_local_reserved_ports`: of these, it gives out none.
-    pub reserved: Vec<RangeInclusive<u16>>,
+    /// `net.ipv4.ip_local_port_range`, without `net.ipv4.ip_local_reserved_ports`.
+    pub given_out: Ports,
     /// Whether it can be told to keep to a range of them (ip(7), `IP_LOCAL_PORT_RANGE`; Linux 6.3).
     pub keeps_to_ranges: bool,
 }
@@ -49,21 +47,10 @@ pub struct Sources {
 #[derive(Debug)]
 pub struct SourcePorts {
     address: SourceAddress,
-    range: RangeInclusive<u16>,
+    ports: Ports,
     picker: Picker,
-    ports: u32,
     next: AtomicU32,
     known: Mutex<Known>,
-}
-
-/// Who picks a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Picker {
-    /// The kernel, when it connects: any that is free towards this endpoint.
-    Kernel,
-    /// millpond, since the kernel keeps to no range, or to none that is not wholly within its own (ip(7),
-    /// `IP_LOCAL_PORT_RANGE`): only what is free towards all endpoints.
-    Millpond,
 }
 
 /// What the kernel holds of the ports of a source towards an endpoint.
@@ -73,6 +60,15 @@ pub struct Counted {
     pub in_use: u32,
     /// Held by nothing but TIME_WAIT.
     pub time_wait: u32,
+}
+
+impl From<&PortUse> for Counted {
+    fn from(ports: &PortUse) -> Self {
+        Self {
+            in_use: ports.used,
+            time_wait: ports.time_wait,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,8 +101,7 @@ impl Default for HostPorts {
     /// What a kernel begins with.
     fn default() -> Self {
         Self {
-            range: 32_768..=60_999,
-            reserved: Vec::new(),
+            given_out: Ports::default(),
             keeps_to_ranges: true,
         }
     }
@@ -120,20 +115,19 @@ impl Default for Sources {
 }
 
 impl HostPorts {
-    /// How many of `range` the kernel gives out.
-    pub fn given_out(&self, range: &RangeInclusive<u16>) -> u32 {
-        let is_reserved = |port: &u16| self.reserved.iter().any(|it| it.contains(port));
-        let within = |port: &u16| self.range.contains(port);
-        let given = range
-            .clone()
-            .filter(|port| within(port) && !is_reserved(port));
-        u32::try_from(given.count()).expect("there are 65,535 ports")
+    /// Those towards one address, where nobody says from which.
+    pub fn route(&self, to: SocketAddr) -> Route {
+        Route {
+            from: None,
+            to: Some(to),
+            ports: self.given_out.clone(),
+            picker: Picker::Kernel,
+        }
     }
 
     fn can_pick_from(&self, range: &RangeInclusive<u16>) -> bool {
-        self.keeps_to_ranges
-            && self.range.contains(range.start())
-            && self.range.contains(range.end())
+        let own = self.given_out.range();
+        self.keeps_to_ranges && own.contains(range.start()) && own.contains(range.end())
     }
 }
 
@@ -170,6 +164,21 @@ impl Sources {
         self.reuse_time_wait
     }
 
+    /// The ports of one of them towards `to`.
+    pub fn route(&self, source: &SourcePorts, to: SocketAddr) -> Route {
+        Route {
+            from: Some(source.address.ip),
+            to: (!self.is_exclusive(source)).then_some(to),
+            ports: source.ports.clone(),
+            picker: source.picker,
+        }
+    }
+
+    /// Whether a port of `source` serves one endpoint at a time.
+    pub fn is_exclusive(&self, source: &SourcePorts) -> bool {
+        source.picker == Picker::Millpond && !self.reuse_time_wait
+    }
+
     /// Which to try towards `endpoint`, one after the other: the one with the most free ports first. Of those
     /// that were found empty just now only the one that was so first, last.
     pub fn order(&self, endpoint: IpAddr, now: Instant) -> Vec<Arc<SourcePorts>> {
@@ -194,16 +203,15 @@ impl SourcePorts {
             Some(ports) if !host.can_pick_from(ports) => Picker::Millpond,
             _ => Picker::Kernel,
         };
-        let range = address.ports.clone().unwrap_or_else(|| host.range.clone());
-        let ports = match picker {
-            Picker::Kernel => host.given_out(&range),
-            Picker::Millpond => length(&range),
+        let ports = match (&address.ports, picker) {
+            (None, _) => host.given_out.clone(),
+            (Some(range), Picker::Kernel) => host.given_out.within(range),
+            (Some(range), Picker::Millpond) => Ports::new(range.clone(), &[]),
         };
         Self {
             address,
-            range,
-            picker,
             ports,
+            picker,
             next: AtomicU32::new(0),
             known: Mutex::default(),
         }
@@ -216,7 +224,7 @@ impl SourcePorts {
 
     /// The ports to dial from: its own, or the host's.
     pub fn range(&self) -> &RangeInclusive<u16> {
-        &self.range
+        self.ports.range()
     }
 
     /// Who picks one.
@@ -226,7 +234,7 @@ impl SourcePorts {
 
     /// How many of them can be had at all.
     pub fn ports(&self) -> u32 {
-        self.ports
+        self.ports.count()
     }
 
     /// How many are free, as far as that is known.
@@ -237,15 +245,17 @@ impl SourcePorts {
             .filter(|(_, at)| is_within(*at, COUNT_AGE_MAX, now));
         let counted = counted.map_or(0, |(it, _)| it.in_use + it.time_wait);
         let taken = counted.saturating_add(known.dialled.recently(now));
-        self.ports.saturating_sub(taken)
+        self.ports().saturating_sub(taken)
     }
 
     /// The next port where millpond picks it: each of the range before one comes again, so that each rests
     /// as long as it can.
     pub fn next_port(&self) -> u16 {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % length(&self.range);
+        let range = self.range();
+        let length = u32::from(range.end() - range.start()) + 1;
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % length;
         let offset = u16::try_from(next).expect("a range of ports has at most 65,536");
-        self.range.start() + offset
+        range.start() + offset
     }
 
     /// Whether the kernel may find a port to pick: its picker, unless it found none just now.
@@ -283,7 +293,7 @@ impl SourcePorts {
         let mut known = self.lock();
         known.counted = Some((counted, now));
         known.dialled = Dialled::default();
-        if counted.in_use + counted.time_wait < self.ports {
+        if counted.in_use + counted.time_wait < self.ports() {
             known.passed_over = known.passed_over.filter(|(lack, _)| *lack != Lack::Port);
         }
     }
@@ -325,10 +335,6 @@ impl Dialled {
 
 fn is_within(at: Instant, time: Duration, now: Instant) -> bool {
     now.saturating_duration_since(at) < time
-}
-
-fn length(range: &RangeInclusive<u16>) -> u32 {
-    u32::from(*range.end()) - u32::from(*range.start()) + 1
 }
 
 #[cfg(test)]

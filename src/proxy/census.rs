@@ -56,7 +56,7 @@ struct Memory {
     foreign: HashSet<u64>,
     histories: HashMap<Route, History>,
     /// The endpoints and sources whose ports will run out, and in how many censuses on end that was so.
-    short: HashMap<(String, String, String), u32>,
+    short: HashMap<PortsOf, u32>,
 }
 
 /// Takes a census at once, and then as often as is configured, for as long as the proxy is there.
@@ -181,7 +181,7 @@ impl Memory {
                 forecast
             });
             let row = PortsRow::of(planned.whose.clone(), route, taken, forecast, waiting);
-            match rows.iter_mut().find(|(it, _)| it.is_of(&planned.whose)) {
+            match rows.iter_mut().find(|(it, _)| it.whose == planned.whose) {
                 Some((known, _)) if known.free <= row.free => {}
                 Some(known) => *known = (row, planned),
                 None => rows.push((row, planned)),
@@ -206,22 +206,17 @@ impl Memory {
     fn warn_of_shortage(&mut self, rows: &[PortsRow]) {
         let mut short = HashMap::new();
         for row in rows {
-            let key = (
-                row.upstream.clone(),
-                row.endpoint.clone(),
-                row.source.clone(),
-            );
-            let times = self.short.get(&key).copied().unwrap_or(0);
+            let times = self.short.get(&row.whose).copied().unwrap_or(0);
             match row.run_out_seconds.filter(|left| *left < RUN_OUT_WARNED) {
                 Some(left) => {
                     if times + 1 == SHORT_TOLD_AT {
                         row.tell_shortage(left);
                     }
-                    short.insert(key, (times + 1).min(SHORT_TOLD_AT));
+                    short.insert(row.whose.clone(), (times + 1).min(SHORT_TOLD_AT));
                 }
                 None if times >= SHORT_TOLD_AT => info!(
-                    upstream = row.upstream,
-                    endpoint = row.endpoint,
+                    upstream = row.whose.upstream,
+                    endpoint = row.whose.endpoint,
                     free = row.free,
                     "ports will last again, as things go"
                 ),
@@ -250,16 +245,10 @@ impl Plan {
 }
 
 impl PortsRow {
-    fn is_of(&self, whose: &PortsOf) -> bool {
-        self.upstream == whose.upstream
-            && self.endpoint == whose.endpoint
-            && self.source == whose.source
-    }
-
     fn tell_shortage(&self, left: Duration) {
         warn!(
-            upstream = self.upstream,
-            endpoint = self.endpoint,
+            upstream = self.whose.upstream,
+            endpoint = self.whose.endpoint,
             "ports run out in {} s, as things go: of {} from {} ({}-{}), {} are used, {} in TIME_WAIT, {} free. \
              Add source addresses (upstream.{}.source), or find out what opens so many connections: \
              /api/v1/census, millpond doctor",
@@ -271,7 +260,7 @@ impl PortsRow {
             self.used,
             self.time_wait,
             self.free,
-            self.upstream,
+            self.whose.upstream,
         );
     }
 }

@@ -134,12 +134,9 @@ pub struct LegRow {
 /// The ports from one address to an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PortsRow {
-    /// The upstream's name.
-    pub upstream: String,
-    /// The endpoint, as configured.
-    pub endpoint: String,
-    /// The source, as configured; `auto` where the kernel chooses it.
-    pub source: String,
+    /// Whose they are.
+    #[serde(flatten)]
+    pub whose: PortsOf,
     /// The source's address. Of an endpoint with several addresses this row is for the one with the fewest
     /// free ports.
     pub from: String,
@@ -163,7 +160,7 @@ pub struct PortsRow {
 }
 
 /// What one row of ports is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct PortsOf {
     /// The upstream's name.
     pub upstream: String,
@@ -204,10 +201,10 @@ impl PortsRow {
     ) -> Self {
         let range = route.ports.range();
         Self {
-            upstream: whose.upstream,
-            endpoint: whose.endpoint,
-            source: whose.source,
-            from: route.from.to_string(),
+            whose,
+            from: route
+                .from
+                .map_or_else(|| "any".to_owned(), |it| it.to_string()),
             to: route.to.map(|to| to.to_string()),
             range: (*range.start(), *range.end()),
             count: ports.count,

@@ -264,7 +264,8 @@ fn gather_census(families: &mut Families, snapshot: &Snapshot) {
         families.count(&table::PEERS_TIME_WAIT, &labels, leg.peers_time_wait);
     }
     for row in &census.ports {
-        let labels = [row.upstream.as_str(), &row.endpoint, &row.source];
+        let whose = &row.whose;
+        let labels = [whose.upstream.as_str(), &whose.endpoint, &whose.source];
         let states = [
             ("used", row.used),
             ("time_wait", row.time_wait),

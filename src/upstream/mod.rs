@@ -32,7 +32,7 @@ pub use self::wait::Wait;
 use crate::config::checked;
 use crate::pool::connect::Failed;
 use crate::pool::ending::Seen;
-use crate::pool::source::SourcePorts;
+use crate::pool::source::Sources;
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
 use crate::stats::ledger::Watch;
 use crate::stats::reason::{ConnectOutcome, DiscardReason, OpenReason, WaitOutcome};
@@ -201,14 +201,13 @@ impl Upstream {
         }
     }
 
-    /// The ports of each source address towards each endpoint, for whoever counts them
-    /// ([`SourcePorts::set_counted`]); none where the kernel chooses the address.
-    pub fn source_ports(&self) -> Vec<(Arc<str>, Vec<Arc<SourcePorts>>)> {
+    /// The source addresses of each endpoint, by its label, for whoever counts their ports
+    /// ([`SourcePorts::set_counted`](crate::pool::source::SourcePorts::set_counted)); none where the kernel
+    /// chooses the address.
+    pub fn sources(&self) -> Vec<(Arc<str>, Arc<Sources>)> {
         let state = self.lock();
         let in_force = state.core.books().map(|(id, ..)| id);
-        in_force
-            .filter_map(|id| state.shape.source_ports(id))
-            .collect()
+        in_force.filter_map(|id| state.shape.sources(id)).collect()
     }
 
     /// Retires every connection: idle ones now, leased ones at their boundary.

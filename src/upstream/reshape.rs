@@ -16,7 +16,7 @@ use crate::config::checked::{self, Address, CloseFirst, Protocol};
 use crate::pool::EndpointId;
 use crate::pool::connect::{self, Failed, Options};
 use crate::pool::core::Limits;
-use crate::pool::source::{HostPorts, SourcePorts, Sources};
+use crate::pool::source::{HostPorts, Sources};
 use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::DiscardReason;
 use crate::stats::sessions::Peer;
@@ -153,9 +153,9 @@ impl Shape {
         is_changed
     }
 
-    pub(super) fn source_ports(&self, id: EndpointId) -> Option<(Arc<str>, Vec<Arc<SourcePorts>>)> {
+    pub(super) fn sources(&self, id: EndpointId) -> Option<(Arc<str>, Arc<Sources>)> {
         let endpoint = self.endpoints.iter().find(|it| it.id == id)?;
-        Some((Arc::clone(&endpoint.label), endpoint.sources.all().to_vec()))
+        Some((Arc::clone(&endpoint.label), Arc::clone(&endpoint.sources)))
     }
 
     pub(super) fn shortage(&mut self, id: EndpointId) -> Option<&mut Shortage> {
@@ -252,7 +252,7 @@ impl Upstream {
         let is_news = state.shape.set_sources(&host);
         drop(guard);
         if is_news {
-            let (range, keeps) = (&host.range, host.keeps_to_ranges);
+            let (range, keeps) = (host.given_out.range(), host.keeps_to_ranges);
             for warning in checked::source_warnings(&self.name, settings, range, keeps) {
                 warn!("{warning}");
             }

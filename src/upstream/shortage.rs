@@ -6,24 +6,21 @@
 //!
 //! Invariant: the kernel is asked on no thread that serves sessions, and once in [`TOLD_EVERY`] at most.
 
-use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::Upstream;
-use crate::census::diag;
-use crate::census::filter::{Condition, End, Filter};
+use crate::census::ports::Route;
 use crate::census::settings;
-use crate::census::socket::{Socket, State, States};
+use crate::census::take::take;
 use crate::pool::EndpointId;
 use crate::pool::connect::Failed;
-use crate::pool::source::{Counted, HostPorts, Picker, SourcePorts, Sources};
+use crate::pool::source::{Counted, HostPorts, SourcePorts, Sources};
 use crate::stats::reason::ConnectOutcome;
 use crate::sys::clock;
 use crate::sys::socket::keeps_to_ranges;
@@ -48,10 +45,8 @@ pub(super) struct Shortage {
 /// The ports of this host as its kernel gives them out; what a kernel begins with, where that can't be
 /// read.
 pub(super) fn host_ports() -> HostPorts {
-    let initial = HostPorts::default();
     HostPorts {
-        range: settings::port_range().unwrap_or(initial.range),
-        reserved: settings::reserved_ports().unwrap_or(initial.reserved),
+        given_out: settings::ports().unwrap_or_default(),
         keeps_to_ranges: keeps_to_ranges(),
     }
 }
@@ -155,103 +150,28 @@ impl Upstream {
 /// What the kernel says of the ports of one source, or of the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
-    /// `None`: any address of the host.
-    ip: Option<IpAddr>,
-    picker: Picker,
-    range: RangeInclusive<u16>,
-    ports: u32,
+    route: Route,
     counted: Counted,
 }
 
-impl Row {
-    fn of(source: &SourcePorts) -> Self {
-        Self {
-            ip: Some(source.address().ip),
-            picker: source.picker(),
-            range: source.range().clone(),
-            ports: source.ports(),
-            counted: Counted::default(),
-        }
-    }
-
-    fn of_host(host: &HostPorts) -> Self {
-        Self {
-            ip: None,
-            picker: Picker::Kernel,
-            range: host.range.clone(),
-            ports: host.given_out(&host.range),
-            counted: Counted::default(),
-        }
-    }
-
-    fn holds(&self, local: SocketAddr) -> bool {
-        self.ip.is_none_or(|ip| ip == local.ip()) && self.range.contains(&local.port())
+/// The ports of each source towards `address`; without sources, those of the host.
+fn routes(sources: &Sources, host: &HostPorts, address: SocketAddr) -> Vec<Route> {
+    match sources.all() {
+        [] => vec![host.route(address)],
+        all => all.iter().map(|it| sources.route(it, address)).collect(),
     }
 }
 
-/// Counts what holds the ports of each source towards `address`; without sources, those of the host.
+/// Counts what holds them.
 fn count(sources: &Sources, host: &HostPorts, address: SocketAddr) -> io::Result<Vec<Row>> {
-    let mut rows: Vec<Row> = sources.all().iter().map(|it| Row::of(it)).collect();
-    if rows.is_empty() {
-        rows.push(Row::of_host(host));
-    }
-    let mut conditions = vec![Condition::at(End::Peer, address)];
-    // Where a port serves one endpoint at a time, the others' count too.
-    let exclusive: Vec<bool> = sources
-        .all()
-        .iter()
-        .map(|it| is_exclusive(sources, it))
-        .collect();
-    let of_others = sources.all().iter().zip(&exclusive).filter(|(_, is)| **is);
-    conditions.extend(of_others.map(|(source, _)| Condition {
-        end: End::Local,
-        address: Some(source.address().ip),
-        port: None,
-    }));
-    let filter = Filter::any_of(conditions).unwrap_or_default();
-    let mut seen = HashSet::new();
-    diag::dump(States::CONNECTED, &filter, &mut |socket: &Socket| {
-        let is_ours = socket.peer == address;
-        let place = rows.iter().enumerate().position(|(place, row)| {
-            let is_exclusive = exclusive.get(place).copied().unwrap_or_default();
-            row.holds(socket.local) && (is_ours || is_exclusive)
-        });
-        let Some(place) = place.filter(|_| seen.insert(socket.local)) else {
-            return;
-        };
-        let counted = &mut rows[place].counted;
-        match socket.state {
-            State::TimeWait => counted.time_wait += 1,
-            _ => counted.in_use += 1,
-        }
-    })?;
-    count_listened(&mut rows)?;
-    Ok(rows)
-}
-
-/// A port that somebody listens on, at whatever address, is none that the kernel picks; and none that can
-/// be bound to at the same address.
-fn count_listened(rows: &mut [Row]) -> io::Result<()> {
-    let mut listened = Vec::new();
-    diag::dump(States::of(&[State::Listen]), &Filter::all(), &mut |it| {
-        listened.push(it.local);
-    })?;
-    for row in rows {
-        let holds = |it: &&SocketAddr| {
-            let is_in_the_way =
-                row.picker == Picker::Kernel || it.ip().is_unspecified() || row.ip == Some(it.ip());
-            is_in_the_way && row.range.contains(&it.port())
-        };
-        let ports = listened.iter().filter(holds).map(SocketAddr::port);
-        let held = ports.collect::<HashSet<_>>().len();
-        row.counted.in_use += u32::try_from(held).unwrap_or(u32::MAX);
-    }
-    Ok(())
-}
-
-/// Whether a port of `source` serves one endpoint at a time.
-fn is_exclusive(sources: &Sources, source: &SourcePorts) -> bool {
-    source.picker() == Picker::Millpond && !sources.reuse_time_wait()
+    let routes = routes(sources, host, address);
+    let count = take(&[], &routes)?;
+    let rows = routes.into_iter().zip(&count.routes);
+    let row = |(route, ports)| Row {
+        route,
+        counted: Counted::from(ports),
+    };
+    Ok(rows.map(row).collect())
 }
 
 /// What is said when no source has a free port.
@@ -286,7 +206,7 @@ fn exhausted(
         ". Add source addresses (upstream.{upstream}.source), {range}, or raise pool.max_lifetime and \
          pool.max_exchanges, so that fewer connections are opened"
     );
-    if sources.all().iter().any(|it| is_exclusive(sources, it)) {
+    if sources.all().iter().any(|it| sources.is_exclusive(it)) {
         text.push_str(
             ". One port serves one endpoint at a time here: a range within \
              net.ipv4.ip_local_port_range has all its ports for each",
@@ -298,17 +218,18 @@ fn exhausted(
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counted { in_use, time_wait } = self.counted;
-        let (first, last) = (self.range.start(), self.range.end());
-        match self.ip {
+        let ports = &self.route.ports;
+        let (first, last) = (ports.range().start(), ports.range().end());
+        match self.route.from {
             Some(ip) => write!(f, "{ip}")?,
             None => write!(f, "this host")?,
         }
         write!(
             f,
             " ({first}-{last}, {} ports: {time_wait} in TIME_WAIT, {in_use} in use",
-            self.ports
+            ports.count()
         )?;
-        match self.ports.saturating_sub(time_wait + in_use) {
+        match ports.count().saturating_sub(time_wait + in_use) {
             0 => write!(f, ")"),
             // What somebody has bound to for another peer is not told apart.
             rest => write!(f, ", {rest} free by now or bound to elsewhere)"),

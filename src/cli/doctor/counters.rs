@@ -142,10 +142,11 @@ pub(super) struct Rate {
 /// Values by name.
 pub(super) type Values = HashMap<String, u64>;
 
-/// Reads lines of names, each followed by a line of values (proc_pid_net(5)).
-pub(super) fn parse(text: &str) -> Values {
+/// Reads the lines of names of one group, each followed by a line of values, which begin with its name
+/// (proc_pid_net(5)).
+pub(super) fn parse(text: &str, group: &str) -> Values {
     let mut values = Values::new();
-    let mut lines = text.lines();
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
     while let (Some(names), Some(numbers)) = (lines.next(), lines.next()) {
         let pairs = names.split_whitespace().zip(numbers.split_whitespace());
         for (name, number) in pairs.skip(1) {
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn counters_are_read_by_name() {
-        let values = parse(SNMP);
+        let values = parse(SNMP, "Tcp:");
         assert_eq!(values["EstabResets"], 5);
         assert_eq!(values["OutRsts"], 7);
         assert!(!values.contains_key("MaxConn"));
@@ -217,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_of_the_seconds_between_and_not_since_boot() {
-        let rates = rates(&parse(SNMP), &parse(&SNMP.replace(" 5 ", " 11 ")), 3.0);
+        let grown = SNMP.replace(" 5 ", " 11 ");
+        let rates = rates(&parse(SNMP, "Tcp:"), &parse(&grown, "Tcp:"), 3.0);
         let resets = rates.iter().find(|it| it.counter.name == "EstabResets");
         let resets = resets.expect("it is counted");
         assert_eq!((resets.count, resets.per_second), (6, 2.0));

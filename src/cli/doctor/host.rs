@@ -18,9 +18,6 @@ use crate::census::settings;
 use crate::census::socket::{Socket, State, States};
 use crate::sys::{clock, process};
 
-/// The range where it can't be read: the kernel's default.
-const DEFAULT_RANGE: std::ops::RangeInclusive<u16> = 32_768..=60_999;
-
 /// Looks, waits for so many seconds, looks again.
 pub(super) fn read(seconds: u64) -> Reading {
     let mut missing = Vec::new();
@@ -76,22 +73,18 @@ fn look(ports: &Ports, before: Before) -> io::Result<Look> {
 }
 
 fn ports(missing: &mut Vec<Missing>) -> Ports {
-    let range = note(
-        missing,
-        "net.ipv4.ip_local_port_range",
-        settings::port_range(),
-    );
+    let range = settings::port_range();
+    let range = note(missing, "net.ipv4.ip_local_port_range", range);
     let reserved = settings::reserved_ports();
     let reserved = note(missing, "net.ipv4.ip_local_reserved_ports", reserved);
-    Ports::new(
-        range.unwrap_or(DEFAULT_RANGE),
-        &reserved.unwrap_or_default(),
-    )
+    let range = range.unwrap_or_else(|| Ports::default().range().clone());
+    Ports::new(range, &reserved.unwrap_or_default())
 }
 
 fn counters() -> io::Result<Values> {
-    let mut values = counters::parse(&fs::read_to_string("/proc/net/snmp")?);
-    values.extend(counters::parse(&fs::read_to_string("/proc/net/netstat")?));
+    let mut values = counters::parse(&fs::read_to_string("/proc/net/snmp")?, "Tcp:");
+    let extended = fs::read_to_string("/proc/net/netstat")?;
+    values.extend(counters::parse(&extended, "TcpExt:"));
     Ok(values)
 }
 

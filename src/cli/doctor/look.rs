@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::census::ports::{PortUse, Ports, TIME_WAIT_SECONDS};
+use crate::census::ports::{PortUse, Ports, TIME_WAIT};
 use crate::census::socket::{Socket, State};
 
 /// So many pairs of own address and destination are told apart, some 5 MiB.
@@ -284,8 +284,6 @@ impl Look {
         }
     }
 }
-
-const TIME_WAIT: Duration = Duration::from_secs(TIME_WAIT_SECONDS as u64);
 
 impl Ends {
     fn add(&mut self, socket: &Socket, is_new: bool) {

@@ -20,6 +20,7 @@ mod finding;
 mod host;
 mod look;
 mod owners;
+mod processes;
 mod report;
 pub(super) mod schema;
 mod settings;

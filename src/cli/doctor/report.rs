@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::diagnosis::{self, Missing, Reading, diagnose, runs_out_seconds, waiting};
+use super::diagnosis::{self, Missing, Reading, diagnose, runs_out_seconds};
 use super::finding::{Evidence, Finding, Severity};
 use super::look::{Destination, Ends, Look};
 use super::settings::Judged;
@@ -280,7 +280,7 @@ fn ports_towards(
     };
     let one = |(&source, ports): (&IpAddr, _)| {
         let ports: &crate::census::ports::PortUse = ports;
-        let waiting = waiting(reading.tw_reuse, source, address);
+        let waiting = TimeWaitPorts::between(reading.tw_reuse, source, address.ip());
         PortsFrom {
             source,
             first: *range.start(),
@@ -381,7 +381,7 @@ mod tests {
         let mut sockets = dialling("10.0.0.1", "10.0.0.2:80", 20_000, 5);
         sockets.push(socket("10.0.0.1:80", "10.0.0.9:40000", State::TimeWait));
         let before = look(&[], &[]).into_before(Duration::from_secs(3));
-        let values = counters::parse("TcpExt: TCPAbortOnData\nTcpExt: 5\n");
+        let values = counters::parse("TcpExt: TCPAbortOnData\nTcpExt: 5\n", "TcpExt:");
         Reading {
             look: Some(after(before, &[listener], &sockets)),
             seconds: 3.0,

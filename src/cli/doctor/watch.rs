@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::census::socket::ByState;
 use crate::cli::stop::Signals;
 use crate::sys::clock::{self, MonotonicAnchor};
 use crate::sys::local_time::LocalTime;
@@ -29,7 +30,6 @@ use crate::witness::stream::Stream;
 use crate::witness::task::Task;
 use limit::{Limiter, Unshown};
 use line::{Paint, Resets};
-use numbers::Sockets;
 use owners::Owners;
 
 /// More would only scroll by.
@@ -120,7 +120,7 @@ struct Told {
 /// Numbers, and when they were had.
 struct Numbers {
     at: Instant,
-    sockets: Sockets,
+    sockets: ByState,
     resets_sent: Option<u64>,
 }
 
@@ -260,7 +260,7 @@ impl Watch {
         self.numbers_due = now + NUMBERS_EVERY;
         self.owners.forget_sockets();
         let owners = &mut self.owners;
-        let sockets = match Sockets::count(&mut |socket| owners.note(socket)) {
+        let sockets = match numbers::sockets(&mut |socket| owners.note(socket)) {
             Ok(sockets) => sockets,
             Err(error) => return self.tell_why_no_numbers(&error),
         };

@@ -165,8 +165,7 @@ fn only_a_source_of_the_endpoints_family_is_dialled_from() {
 #[test]
 fn the_kernel_picks_only_within_its_own_range() {
     let host = HostPorts {
-        range: 32_768..=60_999,
-        reserved: vec![40_000..=40_009, 50_000..=50_000],
+        given_out: Ports::new(32_768..=60_999, &[40_000..=40_009, 50_000..=50_000]),
         keeps_to_ranges: true,
     };
     let pick_on = |host: &HostPorts, ports: Option<RangeInclusive<u16>>| {

@@ -5,13 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use super::plan::Plan;
-use crate::census::count::{Count, Held, Leg, filter};
+use crate::census::count::{Count, Held, Leg};
 use crate::census::descriptors::own_sockets;
-use crate::census::diag::dump;
-use crate::census::filter::Filter;
 use crate::census::leaks::OpenEntry;
 use crate::census::ports::Route;
-use crate::census::socket::{State, States};
+use crate::census::take::take;
 use crate::sys::clock;
 
 /// What was seen.
@@ -67,26 +65,7 @@ fn look(plan: &Plan, foreign: &HashSet<u64>) -> io::Result<Observed> {
 fn count(plan: &Plan) -> io::Result<Count> {
     let legs: Vec<Leg> = plan.legs.iter().map(|it| it.leg.clone()).collect();
     let routes: Vec<Route> = plan.routes.iter().map(|it| it.route.clone()).collect();
-    let mut count = Count::new(&legs, &routes);
-    if let Some(filter) = filter(&legs, &routes) {
-        dump(States::CONNECTED, &filter, &mut |socket| {
-            count.add(socket, &routes);
-        })?;
-    }
-    if !routes.is_empty() {
-        let mut listening = HashSet::new();
-        dump(
-            States::of(&[State::Listen]),
-            &Filter::all(),
-            &mut |socket| {
-                listening.insert(socket.local.port());
-            },
-        )?;
-        for port in listening {
-            count.add_listening(port, &routes);
-        }
-    }
-    Ok(count)
+    take(&legs, &routes)
 }
 
 /// The sockets that are in no roll, each once.

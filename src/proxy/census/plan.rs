@@ -1,7 +1,7 @@
 //! What a census is to count: the legs of the proxy as it runs now, and the routes to its endpoints.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::time::timeout;
 
 use crate::census::count::Leg;
 use crate::census::forecast::TimeWaitPorts;
-use crate::census::ports::{Ports, Route};
+use crate::census::ports::{Picker, Ports, Route};
 use crate::census::settings;
 use crate::close::Side;
-use crate::config::checked::{self, Address};
-use crate::pool::source::{Picker, SourcePorts};
+use crate::config::checked::{Address, Endpoint};
+use crate::pool::source::{SourcePorts, Sources};
 use crate::proxy::Proxy;
 use crate::stats::census::{Books, PortsOf};
 use crate::sys::socket::address_towards;
@@ -47,8 +47,8 @@ pub(super) struct PlannedRoute {
 /// An upstream as it runs now.
 struct Running {
     name: String,
-    settings: checked::Upstream,
-    sources: Vec<(Arc<str>, Vec<Arc<SourcePorts>>)>,
+    endpoints: Vec<Endpoint>,
+    sources: Vec<(Arc<str>, Arc<Sources>)>,
 }
 
 impl PlannedLeg {
@@ -69,7 +69,7 @@ impl Plan {
         let mut names = HashMap::new();
         for upstream in upstreams {
             let mut addresses = Vec::new();
-            for endpoint in &upstream.settings.endpoints {
+            for endpoint in &upstream.endpoints {
                 let found = match &endpoint.address {
                     Address::Ip(address) => vec![*address],
                     Address::Unix(_) => continue,
@@ -118,8 +118,8 @@ fn running(proxy: &Proxy) -> (Vec<PlannedLeg>, Vec<Running>) {
     });
     let upstreams = parts.upstreams.iter().map(|(name, upstream)| Running {
         name: name.clone(),
-        settings: parts.config.upstreams[name].clone(),
-        sources: upstream.source_ports(),
+        endpoints: parts.config.upstreams[name].endpoints.clone(),
+        sources: upstream.sources(),
     });
     (listeners.collect(), upstreams.collect())
 }
@@ -139,30 +139,14 @@ async fn resolve((name, port): &(String, u16), known: Option<&Vec<SocketAddr>>) 
 /// What of this host's settings says which ports there are; nothing where they can't be read.
 struct HostSettings {
     ports: Option<Ports>,
-    reserved: Vec<std::ops::RangeInclusive<u16>>,
     tw_reuse: u8,
 }
 
 impl HostSettings {
     fn read() -> Self {
-        let reserved = settings::reserved_ports().unwrap_or_default();
         Self {
-            ports: settings::port_range()
-                .ok()
-                .map(|range| Ports::new(range, &reserved)),
-            reserved,
-            tw_reuse: match settings::has_timestamps() {
-                Ok(true) => settings::tw_reuse().unwrap_or(0),
-                Ok(false) | Err(_) => 0,
-            },
-        }
-    }
-
-    fn waiting_towards(&self, to: IpAddr) -> TimeWaitPorts {
-        match self.tw_reuse {
-            1 => TimeWaitPorts::Reused,
-            2 if to.is_loopback() => TimeWaitPorts::Reused,
-            _ => TimeWaitPorts::Held,
+            ports: settings::ports().ok(),
+            tw_reuse: settings::tw_reuse().unwrap_or(0),
         }
     }
 }
@@ -184,41 +168,36 @@ impl Running {
             source,
         };
         let sources = self.sources.iter().find(|(label, _)| **label == *endpoint);
-        let sources = sources.map_or(&[][..], |(_, sources)| sources);
-        if sources.is_empty() {
+        let Some((_, sources)) = sources else { return };
+        if sources.all().is_empty() {
             let (Some(ports), Ok(from)) = (&host.ports, address_towards(to)) else {
                 return;
             };
             routes.push(PlannedRoute {
                 whose: whose("auto".to_owned()),
                 route: Route {
-                    from,
+                    from: Some(from),
                     to: Some(to),
                     ports: ports.clone(),
+                    picker: Picker::Kernel,
                 },
-                waiting: host.waiting_towards(to.ip()),
+                waiting: TimeWaitPorts::between(host.tw_reuse, from, to.ip()),
                 source: None,
             });
         }
-        for source in sources {
+        for source in sources.all() {
             let from = source.address().ip;
             if from.is_ipv4() != to.is_ipv4() {
                 continue;
             }
-            let is_bound = source.picker() == Picker::Millpond;
-            let reserved = if is_bound { &[][..] } else { &host.reserved };
-            let waiting = match self.settings.reuse_time_wait {
-                true => TimeWaitPorts::Reused,
-                false if is_bound => TimeWaitPorts::Held,
-                false => host.waiting_towards(to.ip()),
+            let waiting = match (sources.reuse_time_wait(), source.picker()) {
+                (true, _) => TimeWaitPorts::Reused,
+                (false, Picker::Millpond) => TimeWaitPorts::Held,
+                (false, Picker::Kernel) => TimeWaitPorts::between(host.tw_reuse, from, to.ip()),
             };
             routes.push(PlannedRoute {
                 whose: whose(source.address().to_string()),
-                route: Route {
-                    from,
-                    to: (!is_bound || self.settings.reuse_time_wait).then_some(to),
-                    ports: Ports::new(source.range().clone(), reserved),
-                },
+                route: sources.route(source, to),
                 waiting,
                 source: Some(Arc::clone(source)),
             });

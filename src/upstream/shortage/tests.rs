@@ -1,3 +1,6 @@
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
 use super::*;
 use crate::config::checked::SourceAddress;
 
@@ -12,10 +15,12 @@ fn source(last: u8, ports: Option<RangeInclusive<u16>>) -> SourceAddress {
 
 fn told(addresses: &[SourceAddress], reuse: bool, counted: &[(u32, u32)]) -> String {
     let sources = Sources::new(addresses, reuse, HostPorts::default());
-    let mut rows: Vec<Row> = sources.all().iter().map(|it| Row::of(it)).collect();
-    if rows.is_empty() {
-        rows.push(Row::of_host(&HostPorts::default()));
-    }
+    let routes = routes(&sources, &HostPorts::default(), service());
+    let row = |route| Row {
+        route,
+        counted: Counted::default(),
+    };
+    let mut rows: Vec<Row> = routes.into_iter().map(row).collect();
     for (row, (time_wait, in_use)) in rows.iter_mut().zip(counted) {
         row.counted = Counted {
             in_use: *in_use,

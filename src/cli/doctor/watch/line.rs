@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::limit::Unshown;
-use super::numbers::Sockets;
+use crate::census::socket::ByState;
 use crate::census::socket::State;
 use crate::sys::local_time::LocalTime;
 use crate::witness::event::ResetEvent;
@@ -111,8 +111,8 @@ pub(super) fn unshown(at: LocalTime, unshown: &Unshown, paint: Paint) -> String 
 /// The live numbers; what changed since `before`, which was so long ago.
 pub(super) fn numbers(
     at: LocalTime,
-    sockets: &Sockets,
-    before: Option<(&Sockets, Duration, Resets)>,
+    sockets: &ByState,
+    before: Option<(&ByState, Duration, Resets)>,
     paint: Paint,
 ) -> String {
     let kind = painted("now", KIND_WIDTH, DIM, paint);

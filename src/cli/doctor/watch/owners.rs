@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::line::{Actor, Process};
-use crate::census::descriptors::inode_of;
 use crate::census::socket::Socket;
+use crate::cli::doctor::processes::{each_socket, name_of};
 use crate::witness::Direction;
 use crate::witness::event::ResetEvent;
 use crate::witness::task::{Context, Task};
@@ -113,15 +113,6 @@ fn process_with(thread: u32) -> Option<Process> {
     })
 }
 
-fn name_of(id: u32) -> Option<String> {
-    let name = fs::read(format!("/proc/{id}/comm")).ok()?;
-    Some(
-        String::from_utf8_lossy(&name)
-            .trim_end_matches('\n')
-            .to_owned(),
-    )
-}
-
 /// Whether numbers of processes mean here what they mean to the kernel (`PROC_PID_INIT_INO` in
 /// include/linux/proc_ns.h).
 fn is_in_hosts_namespace() -> bool {
@@ -132,29 +123,9 @@ fn is_in_hosts_namespace() -> bool {
 /// Who has which sockets open, as far as this process may see it.
 fn holders() -> HashMap<u32, u32> {
     let mut holders = HashMap::new();
-    let mut left = DESCRIPTORS_MAX;
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return holders;
-    };
-    for entry in entries.flatten() {
-        let Some(id) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
-            continue;
-        };
-        for descriptor in descriptors.flatten().take(left) {
-            left -= 1;
-            let inode = fs::read_link(descriptor.path());
-            if let Some(inode) = inode.ok().as_deref().and_then(inode_of) {
-                holders.entry(inode).or_insert(id);
-            }
-        }
-    }
+    each_socket(DESCRIPTORS_MAX, &mut |process, inode| {
+        holders.entry(inode).or_insert(process);
+    });
     holders
 }
 

@@ -132,9 +132,13 @@ fn what_is_not_shown_is_counted_by_kind_the_most_first() {
 #[test]
 fn numbers_say_what_changed() {
     let sockets = |time_wait, established| {
-        let mut sockets = Sockets::default();
-        sockets.set(State::TimeWait, time_wait);
-        sockets.set(State::Established, established);
+        let mut sockets = ByState::default();
+        for (state, count) in [
+            (State::TimeWait, time_wait),
+            (State::Established, established),
+        ] {
+            (0..count).for_each(|_| sockets.add(state));
+        }
         sockets
     };
     let (now, before) = (sockets(31, 12), sockets(35, 0));
