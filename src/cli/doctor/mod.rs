@@ -14,6 +14,7 @@
     reason = "what it finds is for a person or a script at a terminal"
 )]
 
+mod colours;
 mod counters;
 mod diagnosis;
 mod finding;
@@ -27,12 +28,12 @@ mod settings;
 mod text;
 mod watch;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use colours::Colours;
 use report::{Report, Verdict};
-use text::Colours;
 
 /// What is asked of doctor.
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let report = report::report(&host::read(options.seconds));
     let said = match options.json {
         true => json(&report),
-        false => text::text(&report, colours()),
+        false => text::text(&report, Colours::of_stdout()),
     };
     if let Err(error) = io::stdout().write_all(said.as_bytes()) {
         // Whoever reads no further (head, a pager) has seen enough.
@@ -79,13 +80,4 @@ pub(super) fn run(options: &Options) -> ExitCode {
 fn json(report: &Report) -> String {
     let text = serde_json::to_string_pretty(report).expect("it is text and numbers");
     text + "\n"
-}
-
-/// As <https://no-color.org> asks.
-fn colours() -> Colours {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
-    match io::stdout().is_terminal() && !refused {
-        true => Colours::On,
-        false => Colours::Off,
-    }
 }

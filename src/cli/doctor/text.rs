@@ -1,24 +1,18 @@
 //! The report for people.
 //!
-//! Pure. Colours are for terminals only; without them the text is the same.
+//! Pure.
 
 use std::fmt::Write;
 
 use textwrap::Options;
 
+use super::colours::{Colours, Paint};
 use super::finding::Severity;
 use super::report::{
     ClosesFirst, Counted, Found, Others, PortsFrom, Relief, Report, Service, Towards, Verdict,
 };
 use super::settings::{self, Judged};
 use crate::cli::table::{count, or_not_there, paragraph, point, table};
-
-/// Whether there are any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colours {
-    On,
-    Off,
-}
 
 /// Of a finding's paragraphs.
 const LINE_WIDTH: usize = 96;
@@ -302,27 +296,4 @@ fn title(out: &mut String, text: &str, colours: Colours) {
 fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
-}
-
-/// What a colour says.
-#[derive(Debug, Clone, Copy)]
-enum Paint {
-    Title,
-    Good,
-    Notice,
-    Bad,
-}
-
-impl Colours {
-    /// Select Graphic Rendition (ECMA-48 §8.3.117).
-    fn paint(self, paint: Paint, text: &str) -> String {
-        let code = match (self, paint) {
-            (Self::Off, _) => return text.to_owned(),
-            (Self::On, Paint::Title) => "1",
-            (Self::On, Paint::Good) => "32",
-            (Self::On, Paint::Notice) => "33",
-            (Self::On, Paint::Bad) => "1;31",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
 }

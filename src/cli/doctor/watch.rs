@@ -12,14 +12,14 @@ mod line;
 mod numbers;
 mod owners;
 
-use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::census::socket::ByState;
+use crate::cli::doctor::colours::Colours;
 use crate::cli::stop::Signals;
 use crate::sys::clock::{self, MonotonicAnchor};
 use crate::sys::local_time::LocalTime;
@@ -29,7 +29,7 @@ use crate::witness::event::{Line, ResetEvent};
 use crate::witness::stream::Stream;
 use crate::witness::task::Task;
 use limit::{Limiter, Unshown};
-use line::{Paint, Resets};
+use line::Resets;
 use owners::Owners;
 
 /// More would only scroll by.
@@ -238,7 +238,7 @@ impl Watch {
         let at = LocalTime::of(clock::wall_now() - age);
         let actor = self.owners.actor(event, running, now);
         self.told.shown += 1;
-        let line = line::reset(at, event, &actor, self.screen.paint);
+        let line = line::reset(at, event, &actor, self.screen.colours);
         self.screen.write(&line)
     }
 
@@ -252,7 +252,7 @@ impl Watch {
             return Ok(());
         };
         self.told.unshown += unshown.resets();
-        let line = line::unshown(local_now(), &unshown, self.screen.paint);
+        let line = line::unshown(local_now(), &unshown, self.screen.colours);
         self.screen.write(&line)
     }
 
@@ -268,7 +268,7 @@ impl Watch {
         let resets = self.resets_since(resets_sent);
         let before = self.numbers.as_ref();
         let before = before.map(|it| (&it.sockets, now.duration_since(it.at), resets));
-        let line = line::numbers(local_now(), &sockets, before, self.screen.paint);
+        let line = line::numbers(local_now(), &sockets, before, self.screen.colours);
         (self.told.sent, self.told.received) = (0, 0);
         self.numbers = Some(Numbers {
             at: now,
@@ -318,23 +318,19 @@ fn local_now() -> LocalTime {
 /// Where the lines go.
 struct Screen {
     output: io::Stdout,
-    paint: Paint,
+    colours: Colours,
 }
 
 impl Screen {
-    /// Colours are for a terminal, unless `NO_COLOR` says anything (no-color.org).
     fn stdout() -> Self {
-        let output = io::stdout();
-        let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let paint = match output.is_terminal() && !is_unwanted {
-            true => Paint::Ansi,
-            false => Paint::Plain,
-        };
-        Self { output, paint }
+        Self {
+            output: io::stdout(),
+            colours: Colours::of_stdout(),
+        }
     }
 
     fn note(&mut self, text: &str) -> Result<(), WatchError> {
-        self.write(&line::note(local_now(), text, self.paint))
+        self.write(&line::note(local_now(), text, self.colours))
     }
 
     /// Whoever reads has each line at once.

@@ -15,20 +15,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::limit::Unshown;
-use crate::census::socket::ByState;
-use crate::census::socket::State;
+use crate::census::socket::{ByState, State};
+use crate::cli::doctor::colours::{Colours, Paint};
 use crate::sys::local_time::LocalTime;
 use crate::witness::event::ResetEvent;
 use crate::witness::{Direction, KernelReason};
-
-/// Whether lines have colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Paint {
-    /// For a terminal.
-    Ansi,
-    /// For a pipe or a file, or for who has set `NO_COLOR`.
-    Plain,
-}
 
 /// Who sent an RST, or for whose socket it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +58,12 @@ pub(super) enum Resets {
 }
 
 /// One RST.
-pub(super) fn reset(at: LocalTime, event: &ResetEvent, actor: &Actor, paint: Paint) -> String {
-    let (arrow, colour) = match event.direction {
-        Direction::Sent => ("->", YELLOW),
-        Direction::Received => ("<-", CYAN),
+pub(super) fn reset(at: LocalTime, event: &ResetEvent, actor: &Actor, colours: Colours) -> String {
+    let (arrow, paint) = match event.direction {
+        Direction::Sent => ("->", Paint::Sent),
+        Direction::Received => ("<-", Paint::Received),
     };
-    let direction = painted(event.direction.label(), KIND_WIDTH, colour, paint);
+    let direction = painted(event.direction.label(), paint, colours);
     let addresses = format!("{} {arrow} {}", event.local, event.peer);
     let actor = actor_text(actor, event.kernel_reason);
     let (reason, meaning) = (event.kernel_reason.label(), event.kernel_reason.meaning());
@@ -82,8 +73,8 @@ pub(super) fn reset(at: LocalTime, event: &ResetEvent, actor: &Actor, paint: Pai
 }
 
 /// What was not shown of a second.
-pub(super) fn unshown(at: LocalTime, unshown: &Unshown, paint: Paint) -> String {
-    let kind = painted("unshown", KIND_WIDTH, DIM, paint);
+pub(super) fn unshown(at: LocalTime, unshown: &Unshown, colours: Colours) -> String {
+    let kind = painted("unshown", Paint::Faint, colours);
     let mut rows = unshown.beyond.clone();
     rows.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let mut parts: Vec<String> = rows
@@ -113,9 +104,9 @@ pub(super) fn numbers(
     at: LocalTime,
     sockets: &ByState,
     before: Option<(&ByState, Duration, Resets)>,
-    paint: Paint,
+    colours: Colours,
 ) -> String {
-    let kind = painted("now", KIND_WIDTH, DIM, paint);
+    let kind = painted("now", Paint::Faint, colours);
     let mut line = format!("{at}  {kind}  time_wait {}", sockets.of(State::TimeWait));
     if let Some((before, ..)) = before {
         let change =
@@ -135,8 +126,8 @@ pub(super) fn numbers(
 }
 
 /// A line that says something else.
-pub(super) fn note(at: LocalTime, text: &str, paint: Paint) -> String {
-    let kind = painted("watch", KIND_WIDTH, DIM, paint);
+pub(super) fn note(at: LocalTime, text: &str, colours: Colours) -> String {
+    let kind = painted("watch", Paint::Faint, colours);
     format!("{at}  {kind}  {}", harmless(text))
 }
 
@@ -177,18 +168,9 @@ fn actor_text(actor: &Actor, reason: KernelReason) -> String {
 }
 
 /// Padded first: a terminal does not count what it obeys.
-fn painted(word: &str, width: usize, colour: &str, paint: Paint) -> String {
-    match paint {
-        Paint::Plain => format!("{word:width$}"),
-        Paint::Ansi => format!("{colour}{word:width$}{RESET}"),
-    }
+fn painted(word: &str, paint: Paint, colours: Colours) -> String {
+    colours.paint(paint, &format!("{word:KIND_WIDTH$}"))
 }
-
-// Select Graphic Rendition (ECMA-48 §8.3.117).
-const YELLOW: &str = "\x1b[33m";
-const CYAN: &str = "\x1b[36m";
-const DIM: &str = "\x1b[2m";
-const RESET: &str = "\x1b[0m";
 
 const KIND_WIDTH: usize = 8;
 /// Two of `123.123.123.123:12345`.
