@@ -2,33 +2,19 @@
 //!
 //! Not here: when, and how many at once (see `upstream::core`).
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::SockRef;
 use tokio::net::{UnixStream, lookup_host};
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::dial::Dialler;
-use super::source::Sources;
+use super::dial::{Dialler, Options, outcome};
 use crate::config::checked::Address;
 use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::ConnectOutcome;
 use crate::transport::Transport;
-
-/// The options of upstream connections.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// TCP keepalive; `None`: off.
-    pub keepalive: Option<Duration>,
-    /// `TCP_USER_TIMEOUT`; `None`: the system's.
-    pub user_timeout: Option<Duration>,
-    /// The addresses to dial from.
-    pub sources: Arc<Sources>,
-}
 
 /// A connect that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,46 +90,4 @@ async fn dial_name(
         }
     }
     Err(last)
-}
-
-/// What an error of connect(2) or socket(2) means.
-pub(super) fn outcome(error: &io::Error) -> ConnectOutcome {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOENT) => ConnectOutcome::Refused,
-        Some(libc::ETIMEDOUT) => ConnectOutcome::TimedOut,
-        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => ConnectOutcome::PortsExhausted,
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-            ConnectOutcome::DescriptorsExhausted
-        }
-        Some(libc::EACCES | libc::EPERM) => ConnectOutcome::Denied,
-        // On a Unix socket: its accept queue is full (connect(2)).
-        Some(libc::EAGAIN) => ConnectOutcome::Refused,
-        _ => {
-            debug!(%error, "unreachable");
-            ConnectOutcome::Unreachable
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_kernel_says_has_a_name() {
-        for (errno, expected) in [
-            (libc::ECONNREFUSED, ConnectOutcome::Refused),
-            (libc::ENETUNREACH, ConnectOutcome::Unreachable),
-            (libc::EHOSTUNREACH, ConnectOutcome::Unreachable),
-            (libc::EADDRNOTAVAIL, ConnectOutcome::PortsExhausted),
-            (libc::EMFILE, ConnectOutcome::DescriptorsExhausted),
-            (libc::EACCES, ConnectOutcome::Denied),
-        ] {
-            assert_eq!(
-                outcome(&io::Error::from_raw_os_error(errno)),
-                expected,
-                "{errno}"
-            );
-        }
-    }
 }

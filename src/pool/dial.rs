@@ -19,13 +19,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::connect::{Options, outcome};
-use super::source::SourcePorts;
+use super::source::{SourcePorts, Sources};
 use crate::close::Side;
 use crate::stats::ledger::{Ledger, Watch};
 use crate::stats::reason::ConnectOutcome;
@@ -35,6 +36,17 @@ use crate::transport::Transport;
 /// How many ports of one source are tried in one connect where millpond picks them. The next connect goes
 /// on behind them.
 const PICKS_MAX: u32 = 512;
+
+/// The options of upstream connections.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// TCP keepalive; `None`: off.
+    pub keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT`; `None`: the system's.
+    pub user_timeout: Option<Duration>,
+    /// The addresses to dial from.
+    pub sources: Arc<Sources>,
+}
 
 /// Dials one address after the other.
 pub(super) struct Dialler<'c> {
@@ -236,4 +248,46 @@ fn is_taken(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE)
     )
+}
+
+/// What an error of connect(2) or socket(2) means.
+pub(super) fn outcome(error: &io::Error) -> ConnectOutcome {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENOENT) => ConnectOutcome::Refused,
+        Some(libc::ETIMEDOUT) => ConnectOutcome::TimedOut,
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => ConnectOutcome::PortsExhausted,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            ConnectOutcome::DescriptorsExhausted
+        }
+        Some(libc::EACCES | libc::EPERM) => ConnectOutcome::Denied,
+        // On a Unix socket: its accept queue is full (connect(2)).
+        Some(libc::EAGAIN) => ConnectOutcome::Refused,
+        _ => {
+            debug!(%error, "unreachable");
+            ConnectOutcome::Unreachable
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_has_a_name() {
+        for (errno, expected) in [
+            (libc::ECONNREFUSED, ConnectOutcome::Refused),
+            (libc::ENETUNREACH, ConnectOutcome::Unreachable),
+            (libc::EHOSTUNREACH, ConnectOutcome::Unreachable),
+            (libc::EADDRNOTAVAIL, ConnectOutcome::PortsExhausted),
+            (libc::EMFILE, ConnectOutcome::DescriptorsExhausted),
+            (libc::EACCES, ConnectOutcome::Denied),
+        ] {
+            assert_eq!(
+                outcome(&io::Error::from_raw_os_error(errno)),
+                expected,
+                "{errno}"
+            );
+        }
+    }
 }

@@ -9,7 +9,7 @@
 pub mod connect;
 pub mod connection;
 pub mod core;
-mod dial;
+pub mod dial;
 pub mod ending;
 pub mod idle_limit;
 pub mod lease;

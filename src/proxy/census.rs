@@ -23,9 +23,9 @@ use crate::census::forecast::History;
 use crate::census::leaks::{Leaks, Suspect};
 use crate::census::ports::Route;
 use crate::pool::source::Counted;
-use crate::stats::census::{Books, CensusSnapshot, LegRow, PortsOf, PortsRow};
+use crate::stats::census::{CensusSnapshot, LegRow, PortsOf, PortsRow};
 use crate::stats::reason::{Leak, Reason};
-use crate::stats::tree::Tree;
+use crate::stats::tree::{Books, Tree};
 use crate::sys::clock;
 use observe::Observed;
 use plan::{Plan, PlannedRoute};
@@ -156,7 +156,7 @@ impl Memory {
             let Some(books) = books else { continue };
             books.leaks().increment(leak);
             warn!(
-                side = books.side.label(),
+                side = books.side().label(),
                 name = books.name,
                 kind = leak.label(),
                 ?suspect,
@@ -233,7 +233,7 @@ impl Plan {
         let held = observed.unknown.iter().find(|it| it.cookie == cookie)?;
         let leg = &self.legs[held.leg];
         let mut books = self.books.iter();
-        books.find(|it| it.side == leg.side() && it.name == leg.name)
+        books.find(|it| it.side() == leg.side() && it.name == leg.name)
     }
 
     /// Whose open entry it is.

@@ -8,12 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::counter::{Counter, Reasons};
-use super::reason::Leak;
-use super::tree::{ListenerStats, UpstreamStats};
+use super::counter::Counter;
 use crate::census::count::LegCount;
 use crate::census::forecast::{Forecast, TimeWaitPorts};
-use crate::census::leaks::OpenEntry;
 use crate::census::ports::{PortUse, Route};
 use crate::census::socket::State;
 use crate::close::Side;
@@ -50,56 +47,6 @@ impl CensusStats {
         self.taken.increment();
         self.cpu_us.add(census.cpu_us);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(census);
-    }
-}
-
-/// One ledger, by whose it is.
-#[derive(Debug, Clone)]
-pub struct Books {
-    /// Which leg.
-    pub side: Side,
-    /// The listener's or the upstream's name.
-    pub name: String,
-    stats: LegStats,
-}
-
-#[derive(Debug, Clone)]
-enum LegStats {
-    Listener(Arc<ListenerStats>),
-    Upstream(Arc<UpstreamStats>),
-}
-
-impl Books {
-    pub(super) fn of_listener(name: String, stats: Arc<ListenerStats>) -> Self {
-        Self {
-            side: Side::Downstream,
-            name,
-            stats: LegStats::Listener(stats),
-        }
-    }
-
-    pub(super) fn of_upstream(name: String, stats: Arc<UpstreamStats>) -> Self {
-        Self {
-            side: Side::Upstream,
-            name,
-            stats: LegStats::Upstream(stats),
-        }
-    }
-
-    /// The connections that it holds open.
-    pub fn call_roll(&self) -> Vec<OpenEntry> {
-        match &self.stats {
-            LegStats::Listener(stats) => stats.ledger.call_roll(),
-            LegStats::Upstream(stats) => stats.ledger.call_roll(),
-        }
-    }
-
-    /// What it and the kernel do not agree about.
-    pub fn leaks(&self) -> &Reasons<Leak> {
-        match &self.stats {
-            LegStats::Listener(stats) => &stats.leaks,
-            LegStats::Upstream(stats) => &stats.leaks,
-        }
     }
 }
 

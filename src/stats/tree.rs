@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::census::{Books, CensusStats};
+use super::census::CensusStats;
 use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
@@ -24,6 +24,8 @@ use super::reason::{
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
 use super::units;
+use crate::census::leaks::OpenEntry;
+use crate::close::Side;
 use crate::sys::clock;
 use crate::witness::Witness;
 
@@ -129,6 +131,46 @@ pub struct EndpointHoldings {
 
 fn milliseconds<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     value.map(units::milliseconds).serialize(serializer)
+}
+
+/// One ledger of the process, with what the census counts beside it.
+#[derive(Debug, Clone)]
+pub struct Books {
+    /// The listener's or the upstream's name.
+    pub name: String,
+    leg: LegStats,
+}
+
+#[derive(Debug, Clone)]
+enum LegStats {
+    Listener(Arc<ListenerStats>),
+    Upstream(Arc<UpstreamStats>),
+}
+
+impl Books {
+    /// Which leg.
+    pub fn side(&self) -> Side {
+        match self.leg {
+            LegStats::Listener(_) => Side::Downstream,
+            LegStats::Upstream(_) => Side::Upstream,
+        }
+    }
+
+    /// The connections that it holds open.
+    pub fn call_roll(&self) -> Vec<OpenEntry> {
+        match &self.leg {
+            LegStats::Listener(stats) => stats.ledger.call_roll(),
+            LegStats::Upstream(stats) => stats.ledger.call_roll(),
+        }
+    }
+
+    /// What it and the kernel do not agree about.
+    pub fn leaks(&self) -> &Reasons<Leak> {
+        match &self.leg {
+            LegStats::Listener(stats) => &stats.leaks,
+            LegStats::Upstream(stats) => &stats.leaks,
+        }
+    }
 }
 
 /// What is counted for the process itself.
@@ -292,10 +334,11 @@ impl Tree {
     /// Every ledger that the process has.
     pub fn books(&self) -> Vec<Books> {
         let listeners = self.listeners().into_iter();
-        let listeners = listeners.map(|(name, it)| Books::of_listener(name, it.stats));
+        let listeners = listeners.map(|(name, it)| (name, LegStats::Listener(it.stats)));
         let upstreams = self.upstreams().into_iter();
-        let upstreams = upstreams.map(|(name, it)| Books::of_upstream(name, it.stats));
-        listeners.chain(upstreams).collect()
+        let upstreams = upstreams.map(|(name, it)| (name, LegStats::Upstream(it.stats)));
+        let all = listeners.chain(upstreams);
+        all.map(|(name, leg)| Books { name, leg }).collect()
     }
 
     /// Since when the process counts.

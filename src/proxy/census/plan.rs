@@ -16,7 +16,8 @@ use crate::close::Side;
 use crate::config::checked::{Address, Endpoint};
 use crate::pool::source::{SourcePorts, Sources};
 use crate::proxy::Proxy;
-use crate::stats::census::{Books, PortsOf};
+use crate::stats::census::PortsOf;
+use crate::stats::tree::Books;
 use crate::sys::socket::address_towards;
 
 /// A name that takes longer is counted where it was last.
