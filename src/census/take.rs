@@ -1,4 +1,4 @@
-//! Takes a census: has the kernel list the sockets, and counts them. Blocks as [`diag`] does.
+//! Takes a census: has the kernel list the sockets, and counts them. Blocks as [`diag`](super::diag) does.
 
 use std::io;
 
