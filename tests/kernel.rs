@@ -19,7 +19,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use millpond::close::linger::ANSWER_TIME_MAX;
 use millpond::sys::socket::{
-    choose_port_at_connect, drop_new_connections, set_local_ports, unacknowledged_bytes,
+    choose_port_at_connect, deafen, drop_new_connections, set_local_ports, unacknowledged_bytes,
 };
 use millpond::sys::tcp_info::{TcpInfo, TcpState, tcp_info};
 use support::netns::Namespace;
@@ -180,6 +180,36 @@ fn an_abort_after_the_last_acknowledgement_loses_nothing() {
     let (rest, end) = read_to_end(&mut dialled);
     assert_eq!(rest, [b'y'; 10_000]);
     assert_eq!(kind(end), ErrorKind::ConnectionReset);
+}
+
+/// Segments that met a socket's least hop limit and were dropped, in this network namespace.
+fn dropped_by_hop_limit() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let names = lines.next().unwrap().split_whitespace();
+    let mut pairs = names.zip(lines.next().unwrap().split_whitespace());
+    let (_, value) = pairs.find(|(name, _)| *name == "TCPMinTTLDrop").unwrap();
+    value.parse().unwrap()
+}
+
+#[test]
+fn a_deaf_socket_does_not_hear_its_peers_rst() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let host = Namespace::create("deaf");
+        host.run("ip", &["link", "set", "lo", "up"]);
+        host.enter(|| {
+            let listener = TcpListener::bind(address).unwrap();
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (peers, _) = listener.accept().unwrap();
+            deafen(ours.as_fd()).unwrap();
+            assert_eq!(dropped_by_hop_limit(), 0);
+            reset(peers);
+            let has_come = || (dropped_by_hop_limit() == 1).then_some(());
+            wait::until("its RST", has_come);
+            assert_eq!(tcp_info(ours.as_fd()).unwrap().state, TcpState::Established);
+            assert_eq!(pending_error(&ours), None);
+        });
+    }
 }
 
 #[test]

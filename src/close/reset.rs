@@ -41,6 +41,11 @@ pub enum AbortedBy {
 pub fn abort(transport: Transport, _cause: ResetCause) -> Aborted {
     // Fails only where the kernel has ended the connection already; then there is nothing to reset.
     let _ = SockRef::from(&transport).set_linger(Some(Duration::ZERO));
+    if transport.is_tcp() {
+        // A RST of the peer's between the account and the close would be taken for ours. Where the kernel
+        // refuses, that moment is short.
+        let _ = socket::deafen(transport.as_fd());
+    }
     let account = Account::of(&transport);
     let by = match account.peer_end() {
         Some(PeerEnd::Broken) if death(&transport) == Some(Delivery::Lost) => AbortedBy::Nobody,

@@ -159,6 +159,12 @@ pub fn readmit(accepted: BorrowedFd<'_>) -> io::Result<()> {
     set_hops_min(accepted, 0)
 }
 
+/// Has a TCP socket hear nothing of its peer any more, so that what it is asked next stays true: by a hop
+/// limit, as [`drop_new_connections`] does, with the same exception.
+pub fn deafen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_hops_min(socket, HOPS_MAX)
+}
+
 const HOPS_MAX: u32 = 255;
 
 /// The least hop limit of a segment that is not dropped (ip(7) `IP_MINTTL`; include/uapi/linux/in6.h
