@@ -3,11 +3,10 @@
 //! Not here: what the peers do (see `journal`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::journal::{Entry, Journal, Name, place_of};
+use crate::journal::{Entry, Journal, Name};
 use crate::support::netns::Network;
 use crate::support::proxy::{Proxy, Snapshot};
 
@@ -131,7 +130,6 @@ pub fn collect(proxy: &Proxy, records: &mut Records) -> u64 {
 struct Matched<'a> {
     record: &'a Value,
     name: Name,
-    place: usize,
     entry: &'a Entry,
 }
 
@@ -162,7 +160,7 @@ pub fn check_records(records: &Records, journal: &Journal) {
             Ok(why) => *tally.entry(format!("{of}, for {why}")).or_default() += 1,
             Err(why) => wrong.push((format!("{of}, and {why}"), found.record)),
         }
-        if !recorded.insert((&found.name, found.place)) {
+        if !recorded.insert(&found.name) {
             wrong.push((
                 format!("{of} is the second of its connection"),
                 found.record,
@@ -174,13 +172,11 @@ pub fn check_records(records: &Records, journal: &Journal) {
     }
     let mut missing = BTreeMap::<String, u64>::new();
     let mut faults = BTreeMap::<String, u64>::new();
-    for (name, entries) in &pages {
-        for (place, entry) in entries.iter().enumerate() {
-            let fault = format!("{} {}: {}", name.upstream, name.side, entry.fault.name);
-            *faults.entry(fault.clone()).or_default() += 1;
-            if entry.fault.must && !recorded.contains(&(name, place)) {
-                *missing.entry(fault).or_default() += 1;
-            }
+    for (name, entry) in &pages {
+        let fault = format!("{} {}: {}", name.upstream, name.side, entry.fault.name);
+        *faults.entry(fault.clone()).or_default() += 1;
+        if entry.fault.must && !recorded.contains(name) {
+            *missing.entry(fault).or_default() += 1;
         }
     }
     println!("faults: {faults:#?}");
@@ -202,7 +198,7 @@ fn report(wrong: &[(String, &Value)]) {
     }
 }
 
-fn match_entry<'a>(record: &'a Value, pages: &'a HashMap<Name, Vec<Entry>>) -> Option<Matched<'a>> {
+fn match_entry<'a>(record: &'a Value, pages: &'a HashMap<Name, Entry>) -> Option<Matched<'a>> {
     let (side, address) = match record["side"].as_str()? {
         "downstream" => ("downstream", &record["client"]),
         _ => ("upstream", &record["local"]),
@@ -215,20 +211,12 @@ fn match_entry<'a>(record: &'a Value, pages: &'a HashMap<Name, Vec<Entry>>) -> O
         upstream,
         address: address.as_str()?.to_owned(),
     };
-    let entries = pages.get(&name)?;
-    let ended = humantime::parse_rfc3339(record["time"].as_str()?).ok()?;
-    let age = Duration::from_millis(record["age_ms"].as_u64()?);
-    let place = place_of(entries, side, began(ended, age))?;
+    let entry = pages.get(&name)?;
     Some(Matched {
         record,
         name,
-        place,
-        entry: &entries[place],
+        entry,
     })
-}
-
-fn began(ended: SystemTime, age: Duration) -> SystemTime {
-    ended - age
 }
 
 /// `CODE DIRECTION PHASE CAUSE`

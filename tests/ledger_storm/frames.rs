@@ -1,13 +1,12 @@
 //! What clients and services of frames do in the storm.
 
-use std::net::SocketAddr;
-use std::time::SystemTime;
-
+use crate::addresses;
 use crate::journal::{CLIENT_RESETS_AT_REST, CLIENT_RESETS_UNUSED, Fault, IN_ORDER, Journal};
 use crate::support::client::Client;
 use crate::support::message::Wire;
-use crate::support::socket::{End, Socket};
+use crate::support::socket::End;
 use crate::support::upstream::Connection;
+use std::net::SocketAddr;
 
 pub const UPSTREAM: &str = "framed";
 
@@ -125,9 +124,8 @@ pub fn serve(mut connection: Connection, seed: u64, journal: &Journal) {
 
 /// One client, which does what chance says.
 pub fn visit(address: SocketAddr, random: &mut fastrand::Rng, journal: &Journal) {
-    let began = SystemTime::now();
-    let mut client = Client::over(Socket::dial(address));
-    let page = journal.client(UPSTREAM, client.socket.ends().0, began);
+    let mut client = Client::over(addresses::dial(address));
+    let page = journal.client(UPSTREAM, client.socket.ends().0);
     let mut count = 0;
     for _ in 0..random.u8(0..4) {
         count += 1;

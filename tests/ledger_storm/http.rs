@@ -1,11 +1,10 @@
 //! What clients and services of HTTP do in the storm.
 
-use std::time::SystemTime;
-
 use crate::STALLED;
+use crate::addresses;
 use crate::journal::{CLIENT_RESETS_AT_REST, CLIENT_RESETS_UNUSED, Fault, IN_ORDER, Journal, Page};
 use crate::support::client::{self, Client};
-use crate::support::socket::{End, Socket};
+use crate::support::socket::End;
 use crate::support::upstream::Connection;
 use crate::support::wait;
 
@@ -226,9 +225,8 @@ pub fn serve(mut connection: Connection, seed: u64, journal: &Journal) {
 
 /// One client, which does what chance says.
 pub fn visit(address: std::net::SocketAddr, random: &mut fastrand::Rng, journal: &Journal) {
-    let began = SystemTime::now();
-    let mut client = Client::over(Socket::dial(address));
-    let page = journal.client(UPSTREAM, client.socket.ends().0, began);
+    let mut client = Client::over(addresses::dial(address));
+    let page = journal.client(UPSTREAM, client.socket.ends().0);
     let mut count = 0;
     for _ in 0..random.u8(0..4) {
         let is_sent = client.try_send(client::get("/")).is_ok();

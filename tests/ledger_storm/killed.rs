@@ -10,15 +10,14 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::addresses;
 use crate::journal::{Fault, IN_ORDER, Journal, Page};
 use crate::support::client::{self, Client};
 use crate::support::netns::{Network, SERVICE};
-use crate::support::socket::Socket;
 
 pub const UPSTREAM: &str = "killed";
 
@@ -243,15 +242,15 @@ impl Clients {
 
     fn visit_to_die(&self, how: &str, fault: &'static Fault, journal: &Journal) {
         let mut talk = self.talk.lock().unwrap();
-        let began = SystemTime::now();
-        writeln!(talk.0, "{how}").unwrap();
+        let own = addresses::next();
+        writeln!(talk.0, "{how} {} {}", own.ip(), own.port()).unwrap();
         let line = talk.1.next().unwrap().unwrap();
         let words: Vec<&str> = line.split(' ').collect();
         let ["ready", pid, own, _, count] = words[..] else {
             panic!("what is this? {line}");
         };
         let count = count.parse().unwrap();
-        let page = journal.client(UPSTREAM, own.to_owned(), began);
+        let page = journal.client(UPSTREAM, own.to_owned());
         page.close(fault, count..=count);
         kill_by_id(pid);
     }
@@ -266,9 +265,8 @@ impl Drop for Clients {
 
 /// A client that behaves, of a service that is killed.
 fn visit_doomed(door: SocketAddr, how: &str, journal: &Journal) {
-    let began = SystemTime::now();
-    let mut client = Client::over(Socket::dial(door));
-    let page = journal.client(UPSTREAM, client.socket.ends().0, began);
+    let mut client = Client::over(addresses::dial(door));
+    let page = journal.client(UPSTREAM, client.socket.ends().0);
     let target = format!("/{how}");
     let request = match how {
         "half-unread" => client::post(&target, b"unread"),

@@ -9,6 +9,7 @@
 mod support;
 
 mod accounts;
+mod addresses;
 mod frames;
 mod http;
 mod journal;
@@ -114,19 +115,22 @@ fn configure(http: &Service, frames: &Service, tcp: &Service, killed: &Services)
     let more = [
         "[ledger]\nwitness = true\nrecorder_size = 100000\n[log]\nsessions = \"none\"\n".to_owned(),
         format!(
-            "[upstream.framed]\nprotocol = \"frames\"\nendpoints = [{:?}]\n\
+            "[upstream.framed]\nprotocol = \"frames\"\nendpoints = [{:?}]\n{}\n\
              response_timeout = {stall}\n[upstream.framed.pool]\nsize = 8\n\
              [upstream.framed.frames]\nlength = {{ offset = 0, width = 4 }}\n",
-            frames.address()
+            frames.address(),
+            addresses::sources(1)
         ),
         format!(
-            "[upstream.piped]\nprotocol = \"tcp\"\nendpoints = [{:?}]\n",
-            tcp.address()
+            "[upstream.piped]\nprotocol = \"tcp\"\nendpoints = [{:?}]\n{}\n",
+            tcp.address(),
+            addresses::sources(2)
         ),
         format!(
-            "[upstream.killed]\nprotocol = \"http\"\nendpoints = [{:?}]\n\
+            "[upstream.killed]\nprotocol = \"http\"\nendpoints = [{:?}]\n{}\n\
              response_timeout = \"3s\"\n[upstream.killed.pool]\nsize = 8\n",
-            killed.address()
+            killed.address(),
+            addresses::sources(3)
         ),
         listener("killed", killed::UPSTREAM),
         listener("frames", frames::UPSTREAM),
@@ -135,6 +139,7 @@ fn configure(http: &Service, frames: &Service, tcp: &Service, killed: &Services)
     Config::to(http.address())
         .listen(&format!("{PROXY}:0"))
         .pool("size = 12")
+        .upstream(&addresses::sources(0))
         .upstream("abandon_bytes = \"16KiB\"")
         .upstream(&format!("response_timeout = {stall}"))
         .listener(&format!("stall_timeout = {stall}"))
@@ -150,6 +155,7 @@ fn after_a_storm_every_account_agrees_with_every_other() {
         let seed = setting("MILLPOND_STORM_SEED", fastrand::u64(..u64::MAX / 2));
         println!("MILLPOND_STORM_SEED={seed}");
         let network = Network::create();
+        addresses::give(&network, 4);
         let journal = Journal::default();
         let http = start(&network, &journal, seed, http::serve);
         let frames = start(&network, &journal, seed, frames::serve);
@@ -166,6 +172,7 @@ fn after_a_storm_every_account_agrees_with_every_other() {
         };
         let mut records = Records::new();
         let mut left = setting("MILLPOND_STORM_CONNECTIONS", 2500);
+        assert!(left <= addresses::CONNECTIONS_MAX, "{left} are too many");
         while left > 0 {
             let round = left.min(ROUND);
             storm(&network, doors, round, seed + left, &journal);

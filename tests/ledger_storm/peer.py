@@ -3,7 +3,7 @@
     peer.py serve ADDRESS    says "listening PORT", and then of each connection:
                              "accepted PEER", and where nobody killed it "ended PEER COUNT" or,
                              inside an answer, "stopped PEER COUNT"
-    peer.py visit ADDRESS PORT    makes a connection for each line "HOW" that it is told
+    peer.py visit ADDRESS PORT    makes a connection for each line "HOW ADDRESS PORT" that it is told
 
 Whoever is where it is to be killed says "ready PID OWN_OR_PEER HOW COUNT", COUNT being the number of the
 exchange, and waits for that.
@@ -96,8 +96,8 @@ def serve(address):
         connection.close()
 
 
-def visit_one(address, how):
-    connection = socket.create_connection(address)
+def visit_one(address, how, source):
+    connection = socket.create_connection(address, source_address=source)
     own = name(connection.getsockname())
     if how == "head":
         connection.sendall(b"GET / HT")
@@ -117,7 +117,8 @@ def visit_one(address, how):
 
 def visit(address, port):
     for line in sys.stdin:
-        fork(visit_one, (address, port), line.strip())
+        how, own, own_port = line.split()
+        fork(visit_one, (address, port), how, (own, int(own_port)))
 
 
 def main():

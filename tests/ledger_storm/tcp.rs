@@ -1,14 +1,12 @@
 //! What clients and services do in the storm of which nothing is known but bytes.
 
-use std::net::SocketAddr;
-use std::time::SystemTime;
-
 use crate::TUNNEL_STALLED;
+use crate::addresses;
 use crate::journal::{Fault, IN_ORDER, Journal};
 use crate::support::client::Client;
-use crate::support::socket::Socket;
 use crate::support::upstream::Connection;
 use crate::support::wait;
+use std::net::SocketAddr;
 
 pub const UPSTREAM: &str = "piped";
 
@@ -84,9 +82,8 @@ pub fn serve(mut connection: Connection, seed: u64, journal: &Journal) {
 
 /// One client, which does what chance says.
 pub fn visit(address: SocketAddr, random: &mut fastrand::Rng, journal: &Journal) {
-    let began = SystemTime::now();
-    let mut client = Client::over(Socket::dial(address));
-    let page = journal.client(UPSTREAM, client.socket.ends().0, began);
+    let mut client = Client::over(addresses::dial(address));
+    let page = journal.client(UPSTREAM, client.socket.ends().0);
     if random.u8(0..100) == 0 {
         page.close(&CLIENT_TAKES_NOTHING, 1..=1);
         let _ = client.try_send([POUR]);
