@@ -670,6 +670,54 @@ fn a_half_close_after_the_request_does_not_cut_the_answer() {
     proxy.finish();
 }
 
+/// The two cross: its FIN was sent before the answer, which ends where the connection does, had come.
+#[test]
+fn an_answer_that_crosses_its_clients_fin_is_not_lost_before_it_had_its_time() {
+    let network = Network::create();
+    let gate = Gate::new();
+    let service = {
+        let gate = gate.clone();
+        let serve = move |mut connection: Connection| {
+            connection.request();
+            gate.pass();
+            connection.write("HTTP/1.1 200 OK\r\n\r\nof unknown length");
+        };
+        let start = || Service::start_on(&format!("{SERVICE}:0"), serve);
+        network.service.enter(start)
+    };
+    let config = Config::to(service.address()).listen(&format!("{PROXY}:0"));
+    let proxy = network.proxy.enter(|| config.start());
+    let mut client = network.clients.enter(|| Client::dial(proxy.address()));
+    client.send(client::get("/"));
+    service.wait_requests(1);
+    network.cut_to_clients();
+    gate.open();
+    let port = proxy.address().port();
+    let state = |state: &str| {
+        network
+            .proxy
+            .sockets(&format!("state {state} sport = :{port}"))
+    };
+    let has_closed = || (state("fin-wait-1") == 1).then_some(());
+    wait::until(
+        "the answer is out, and millpond's FIN behind it",
+        has_closed,
+    );
+    client.socket.half_close();
+    let has_come = || (state("closing") == 1).then_some(());
+    wait::until("the client's FIN has come", has_come);
+    // Nothing of the answer is confirmed, and it is not given up.
+    wait::throughout(Duration::from_millis(300), "it is waited for", || {
+        proxy.snapshot().listener("sessions/open") == 1
+    });
+    network.mend();
+    assert_eq!(client.read("GET").text(), "of unknown length");
+    let now = proxy.wait_listener("sessions/terminated", 1);
+    assert_eq!(now.listener("lost_bytes/unacknowledged"), 0);
+    drop(client);
+    proxy.finish();
+}
+
 #[test]
 fn a_service_that_half_closes_early_still_gets_its_answer_through() {
     let service = Service::start(|mut connection| {

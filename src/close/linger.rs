@@ -107,8 +107,20 @@ async fn take_leave(
     }
     let deadline = clock::now() + bounds.time;
     match hear_out(&mut transport, deadline, bounds, dropped_bytes).await {
-        Heard::Fin if *dropped_bytes > 0 => ended(&transport, Detail::Full),
-        Heard::Fin => ended(&transport, detail),
+        Heard::Fin => {
+            let detail = match *dropped_bytes {
+                0 => detail,
+                _ => Detail::Full,
+            };
+            let report = ended(&transport, detail);
+            // Its FIN may have come before our last bytes, which are not lost for that.
+            let is_waiting = report.end == Lingered::Fin && report.account.unacknowledged_bytes > 0;
+            if !is_waiting || !transport.is_tcp() {
+                return report;
+            }
+            let patience = deadline.saturating_duration_since(clock::now());
+            deliver(transport, patience, detail).await
+        }
         Heard::Error(end) => lost(transport, end),
         Heard::Silence => lost(transport, Lingered::Silent),
         Heard::TooMuch => overstayed(reset::abort(transport, ResetCause::LingerBound)),

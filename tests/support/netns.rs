@@ -90,6 +90,16 @@ impl Namespace {
         self.enter(|| std::fs::write(file, "1024 65000").unwrap());
     }
 
+    fn drop_arrivals(&self, device: &str) {
+        self.run("nft", &["add", "table", "inet", "cut"]);
+        let chain = "{ type filter hook input priority -10; }";
+        self.run("nft", &["add", "chain", "inet", "cut", "input", chain]);
+        let rule = [
+            "add", "rule", "inet", "cut", "input", "iifname", device, "drop",
+        ];
+        self.run("nft", &rule);
+    }
+
     /// How many TCP sockets inside match an `ss` filter: `state time-wait sport = :80`.
     pub fn sockets(&self, filter: &str) -> u64 {
         let words: Vec<&str> = ["-tnaH"].into_iter().chain(filter.split(' ')).collect();
@@ -175,6 +185,11 @@ impl Network {
         self.cut(&self.clients, "clients");
     }
 
+    /// Nothing gets to the clients from now on; what they send arrives.
+    pub fn cut_to_clients(&self) {
+        self.clients.drop_arrivals("proxy");
+    }
+
     /// Nothing crosses the cable to the service from now on, and nobody is told.
     pub fn cut_service(&self) {
         self.cut(&self.service, "service");
@@ -191,14 +206,7 @@ impl Network {
     /// Both hosts drop what arrives; dropped on its way out, its sender would hear of it.
     fn cut(&self, host: &Namespace, cable: &str) {
         for (at, device) in [(&self.proxy, cable), (host, "proxy")] {
-            at.run("nft", &["add", "table", "inet", "cut"]);
-            let chain = "{ type filter hook input priority -10; }";
-            at.run("nft", &["add", "chain", "inet", "cut", "input", chain]);
-            let rule = ["iifname", device, "drop"];
-            at.run(
-                "nft",
-                &[&["add", "rule", "inet", "cut", "input"], &rule[..]].concat(),
-            );
+            at.drop_arrivals(device);
         }
     }
 
