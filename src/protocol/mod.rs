@@ -10,6 +10,7 @@
 
 pub mod frames;
 pub mod http;
+pub mod replies;
 
 use std::time::Duration;
 
