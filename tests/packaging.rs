@@ -86,6 +86,7 @@ fn the_reference_is_of_what_is_counted_and_said() {
     let files = [
         ("counted.md", "reference"),
         ("doctor.md", "doctor-reference"),
+        ("redis.md", "redis-reference"),
     ];
     let files = files.map(|(name, what)| (name.to_owned(), millpond(&["generate", what])));
     folder_holds("conf/reference", &files);

@@ -1,6 +1,6 @@
 //! `millpond generate`: shell completions and manual pages, for those who package millpond.
 //!
-//! They come from the same source as `--help` and the metrics; conf/completions, conf/man and
+//! They come from the same source as `--help`, the metrics and the table of commands; conf/completions, conf/man and
 //! conf/reference hold what this prints.
 
 #![allow(
@@ -16,6 +16,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::doctor::schema;
+use crate::protocol::redis::document;
 use crate::stats::reference;
 
 /// What is generated.
@@ -35,6 +36,8 @@ pub(super) enum Generate {
     Reference,
     /// Print the reference of what doctor says as JSON (Markdown).
     DoctorReference,
+    /// Print the reference of what becomes of the commands of Redis (Markdown).
+    RedisReference,
 }
 
 /// What the shell gets for a command that does not exist.
@@ -52,6 +55,10 @@ pub(super) fn run(what: &Generate, of: Command) -> ExitCode {
         }
         Generate::DoctorReference => {
             text.extend_from_slice(schema::reference().as_bytes());
+            Ok(())
+        }
+        Generate::RedisReference => {
+            text.extend_from_slice(document::text().as_bytes());
             Ok(())
         }
         Generate::Completions { shell } => {

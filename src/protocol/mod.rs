@@ -10,6 +10,8 @@
 
 pub mod frames;
 pub mod http;
+pub mod memcached;
+pub mod redis;
 pub mod replies;
 
 use std::time::Duration;

@@ -5,10 +5,51 @@
 //!
 //! Invariant: the same bytes cut in any way give the same answer.
 
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// What a connection that carries several sessions has to know of its protocol.
+pub trait Language: Send + Sync + Debug + 'static {
+    /// How replies are found.
+    type Replies: Replies;
+
+    /// Whose connection it is: who is equal is served over the same connections.
+    type Identity: Clone + Eq + Hash + Default + Debug + Send + Sync;
+
+    /// What brings a connection back to where it began, where the protocol has words for it: the
+    /// request, and its reply.
+    const RESET: Option<(&'static [u8], &'static [u8])>;
+
+    /// A framer between two replies.
+    fn replies() -> Self::Replies;
+
+    /// What a service is told on a connection before it serves this identity.
+    fn setup(identity: &Self::Identity) -> Setup;
+
+    /// What a service says that refuses a step of the setup, in a reply of the protocol's own.
+    fn refusal(reply: &[u8]) -> Option<&[u8]>;
+
+    /// Appends what a client is told in place of a reply of `kind`: that the request came to nothing, and
+    /// why.
+    fn write_refusal(kind: <Self::Replies as Replies>::Kind, sentence: &str, out: &mut Vec<u8>);
+
+    /// The length of the first of these whole requests, bytes.
+    fn first_request(requests: &[u8]) -> usize;
+}
+
+/// What a service is told on a new connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// The requests.
+    pub requests: Vec<u8>,
+    /// How many there are; each has one reply.
+    pub count: usize,
+}
+
 /// Finds the end of each reply in the order of their requests.
 pub trait Replies: Send + 'static {
     /// What a request says about its reply: its shape, and whether its client is to see it.
-    type Kind: Copy + PartialEq + Send + std::fmt::Debug;
+    type Kind: Copy + PartialEq + Send + Sync + Debug;
 
     /// Looks at `bytes`, all that was read and not taken yet, as the reply to a request of `kind`, or
     /// as the rest of it. After [`ReplyThen::End`] the next call begins the next reply.
@@ -19,6 +60,12 @@ pub trait Replies: Send + 'static {
     /// # Errors
     /// The service broke the protocol: from here on nothing is known about the connection.
     fn frame(&mut self, kind: Self::Kind, bytes: &[u8]) -> Result<ReplyFrame, ReplyViolation>;
+
+    /// The same for what a service says unasked, to the one session that its connection is pinned to.
+    ///
+    /// # Errors
+    /// As above; and always where the protocol has nothing of the kind.
+    fn frame_unasked(&mut self, bytes: &[u8]) -> Result<ReplyFrame, ReplyViolation>;
 }
 
 /// A framer of replies can say what becomes of so many bytes, whatever they are.
