@@ -67,6 +67,8 @@ const BASES: &[(&str, &str, &str)] = &[
         "http",
         "source = [\"10.0.0.5:40000-49999\"]",
     ),
+    ("redis.", "redis", ""),
+    ("memcached.", "memcached", ""),
     ("tcp.reuse", "tcp", "tcp.reuse = \"never\""),
     (
         "tcp.",
@@ -346,13 +348,13 @@ fn the_one_line_form_goes_the_same_way() {
     let config = config::load(&source, std::iter::empty()).unwrap().config;
     assert_eq!(config.upstreams["main"].protocol.label(), "tcp");
 
-    let source = one_line("8080", "redis://127.0.0.1:6379", Some(0));
+    let source = one_line("8080", "gopher://127.0.0.1:70", Some(0));
     let errors = config::load(&source, std::iter::empty())
         .unwrap_err()
         .to_string();
     assert_eq!(
         errors,
-        "--upstream = \"redis://127.0.0.1:6379\": redis is not spoken; allowed: http://HOST:PORT, tcp://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or ?size=N), each also with unix:PATH\n\
+        "--upstream = \"gopher://127.0.0.1:70\": gopher is not spoken; allowed: http://HOST:PORT, tcp://HOST:PORT, redis://HOST:PORT, memcached://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or ?size=N), each also with unix:PATH\n\
          upstream.main.pool.size (from --pool-size) = \"0\": is out of bounds; allowed: a whole number from 1 to 1000000\n\
          listener.main.listen (from --listen) = \"8080\": has no port; allowed: IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH"
     );
@@ -628,12 +630,12 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         r#"-protocol = "http""#,
-        r#"upstream.orders.protocol: must be written; allowed: "http" or "tcp" or "frames""#,
+        r#"upstream.orders.protocol: must be written; allowed: "http" or "tcp" or "frames" or "redis" or "memcached""#,
     ),
     (
         r#"-protocol = "http"
 [upstream.orders] protocol = "smtp""#,
-        r#"upstream.orders.protocol = "smtp": is not one of the choices; allowed: "http" or "tcp" or "frames""#,
+        r#"upstream.orders.protocol = "smtp": is not one of the choices; allowed: "http" or "tcp" or "frames" or "redis" or "memcached""#,
     ),
     (
         r#"[upstream.orders] tcp.quiet = "1s""#,
@@ -1108,6 +1110,7 @@ fn other_than_default(key: &Key) -> Option<String> {
         _ if key.path == "upstream.NAME.protocol" => "tcp".to_owned(),
         _ if key.path == "upstream.NAME.tcp.reuse" => "promised".to_owned(),
         Kind::Sources => "10.0.0.5, 10.0.0.6:40000-49999".to_owned(),
+        Kind::Commands => "keys, lrange".to_owned(),
         Kind::Octets => r"NO\r\n".to_owned(),
         Kind::Probe => r"PING\r\n=>+PONG\r\n".to_owned(),
         Kind::LengthField => "4:2:little:-1".to_owned(),

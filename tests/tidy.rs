@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "proxy", "admin", "config", "drain", "log", "notify", "stats", "witness", "census",
-            "sys",
+            "protocol", "sys",
         ],
     ),
     (
@@ -43,7 +43,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "relay",
-        &["protocol", "pool", "close", "stats", "sys", "transport"],
+        &[
+            "protocol",
+            "upstream",
+            "pool",
+            "close",
+            "stats",
+            "sys",
+            "transport",
+        ],
     ),
     (
         "upstream",

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::checked::{
     Address, Admin, CloseFirst, Config, Frames, Ledger, Listener, ListenerHttp, Log, LogFormat,
-    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, Tcp, Upstream,
+    LogSessions, Memcached, Pool, Probe, Protocol, Redis, Refuse, Retry, Reuse, Shutdown, Tcp,
+    Upstream,
 };
 use super::limits::Names;
 use super::read::Values;
@@ -87,6 +88,10 @@ fn upstream(section: &Section<'_>) -> Upstream {
         protocol: match section.text("protocol") {
             "tcp" => Protocol::Tcp(tcp(section)),
             "frames" => Protocol::Frames(frames(section)),
+            "redis" => Protocol::Redis(redis(section)),
+            "memcached" => Protocol::Memcached(Memcached {
+                item_bytes_max: section.number("memcached.item_max"),
+            }),
             _ => Protocol::Http,
         },
         endpoints: endpoints.expect(CHECKED).to_vec(),
@@ -107,6 +112,8 @@ fn upstream(section: &Section<'_>) -> Upstream {
         linger_time: section.time("linger_time"),
         pool: Pool {
             size: as_usize(section.number("pool.size")),
+            shared: as_usize(section.number("pool.shared")),
+            long_leases: section.limit("pool.long_leases").map(as_usize),
             min_idle: as_usize(section.number("pool.min_idle")),
             idle_timeout: section.time_limit("pool.idle_timeout"),
             max_lifetime: section.time_limit("pool.max_lifetime"),
@@ -118,6 +125,16 @@ fn upstream(section: &Section<'_>) -> Upstream {
             wait_timeout: section.time("pool.wait_timeout"),
             wait_queue: as_usize(section.number("pool.wait_queue")),
         },
+    }
+}
+
+fn redis(section: &Section<'_>) -> Redis {
+    let commands = |key| section.values.commands(&section.key(key)).to_vec();
+    Redis {
+        lease: commands("redis.lease"),
+        share: commands("redis.share"),
+        refuse: commands("redis.refuse"),
+        allow: commands("redis.allow"),
     }
 }
 

@@ -137,6 +137,10 @@ pub enum Protocol {
     Tcp(Tcp),
     /// A declared framing, one reply for each request.
     Frames(Frames),
+    /// RESP2 and RESP3.
+    Redis(Redis),
+    /// memcached's text and meta protocol.
+    Memcached(Memcached),
 }
 
 impl Protocol {
@@ -146,8 +150,38 @@ impl Protocol {
             Self::Http => "http",
             Self::Tcp(_) => "tcp",
             Self::Frames(_) => "frames",
+            Self::Redis(_) => "redis",
+            Self::Memcached(_) => "memcached",
         }
     }
+
+    /// Whether one connection carries the exchanges of several sessions.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Redis(_) | Self::Memcached(_) => true,
+            Self::Http | Self::Tcp(_) | Self::Frames(_) => false,
+        }
+    }
+}
+
+/// `[upstream.NAME.redis]`: commands, in lower case, that are treated otherwise than they would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redis {
+    /// Over a connection of the session's own.
+    pub lease: Vec<String>,
+    /// Over shared connections.
+    pub share: Vec<String>,
+    /// Not at all.
+    pub refuse: Vec<String>,
+    /// Over a connection of the session's own, although they can hurt others.
+    pub allow: Vec<String>,
+}
+
+/// `[upstream.NAME.memcached]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memcached {
+    /// An item, at most, bytes.
+    pub item_bytes_max: u64,
 }
 
 /// `[upstream.NAME.tcp]`
@@ -246,6 +280,11 @@ pub struct SourceAddress {
 pub struct Pool {
     /// Connections to one endpoint, at most; at least 1.
     pub size: usize,
+    /// Of those, so many are shared over all pool keys, where the protocol shares; at least 1, at most
+    /// `size`. The rest are lent to one session each.
+    pub shared: usize,
+    /// Of the rest, so many may be held for long, for each endpoint; `None`: half.
+    pub long_leases: Option<usize>,
     /// Idle connections kept warm for each endpoint; at most `size`.
     pub min_idle: usize,
     /// How long a connection may be idle; `None`: for ever.

@@ -3,17 +3,16 @@
 //! Pure: it says what to do and does nothing. A key that can't change while running is named in
 //! `needs_restart` and changes nothing else; everything that is not named stays as it is.
 
+mod protocol;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checked::{
-    Admin, CloseFirst, Config, Endpoint, Frames, Ledger, Listener, ListenerHttp, Log, LogFormat,
-    LogSessions, Pool, Probe, Protocol, Refuse, Retry, Reuse, Shutdown, SourceAddress, Tcp,
-    Upstream,
+    Admin, CloseFirst, Config, Endpoint, Ledger, Listener, ListenerHttp, Log, LogFormat,
+    LogSessions, Pool, Refuse, Retry, Shutdown, SourceAddress, Upstream,
 };
 use super::value::{bytes_text, time_text};
-use super::wire::{length_text, mark_text, octets_text, probe_text};
-use crate::protocol::frames::{Framing, Layout};
 
 /// What differs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -314,81 +313,9 @@ fn upstream_entries(upstream: &Upstream) -> Vec<Entry> {
         ("close_first", close_first_text(*close_first, "service")),
         ("linger_time", time_text(*linger_time)),
     ];
-    entries.extend(tcp_entries(protocol));
-    entries.extend(frames_entries(protocol));
+    entries.extend(protocol::entries(protocol));
     entries.extend(pool_entries(pool));
     entries
-}
-
-/// Every upstream has these entries, so that two can be compared; they say something for one that
-/// speaks `tcp`.
-fn tcp_entries(protocol: &Protocol) -> Vec<Entry> {
-    let (reuse, probe, timeout, quiet) = match protocol {
-        Protocol::Tcp(Tcp { reuse, quiet }) => {
-            let (reuse, probe) = match reuse {
-                Reuse::Never => ("never", None),
-                Reuse::Promised => ("promised", None),
-                Reuse::Probed(probe) => ("probed", Some(probe)),
-            };
-            (Some(reuse.to_owned()), probe, probe, Some(*quiet))
-        }
-        Protocol::Http | Protocol::Frames(_) => (None, None, None, None),
-    };
-    let probe = probe.map(|probe| {
-        let Probe { send, expect, .. } = &**probe;
-        probe_text(send, expect)
-    });
-    vec![
-        ("tcp.reuse", or_unset(reuse)),
-        ("tcp.probe", or_unset(probe)),
-        (
-            "tcp.probe_timeout",
-            or_unset(timeout.map(|it| time_text(it.timeout))),
-        ),
-        ("tcp.quiet", or_unset(quiet.map(time_text))),
-    ]
-}
-
-/// The same for one that speaks `frames`.
-fn frames_entries(protocol: &Protocol) -> Vec<Entry> {
-    let frames = match protocol {
-        Protocol::Frames(frames) => Some(frames),
-        Protocol::Http | Protocol::Tcp(_) => None,
-    };
-    let (mut length, mut delimiter, mut size) = (None, None, None);
-    match frames.map(|frames| &frames.layout.framing) {
-        Some(Framing::Length(field)) => length = Some(length_text(field)),
-        Some(Framing::Delimiter(octets)) => delimiter = Some(octets_text(octets)),
-        Some(Framing::Fixed(bytes)) => size = Some(bytes.to_string()),
-        None => {}
-    }
-    let (max, oneway, heartbeat, error_reply) = match frames {
-        None => (None, None, None, None),
-        Some(Frames {
-            layout:
-                Layout {
-                    framing: _,
-                    frame_max,
-                    oneway,
-                    heartbeat,
-                },
-            error_reply,
-        }) => (
-            Some(bytes_text(*frame_max as u64)),
-            oneway.as_ref().map(mark_text),
-            heartbeat.as_ref().map(mark_text),
-            error_reply.as_deref().map(octets_text),
-        ),
-    };
-    vec![
-        ("frames.length", or_unset(length)),
-        ("frames.delimiter", or_unset(delimiter)),
-        ("frames.size", or_unset(size)),
-        ("frames.max", or_unset(max)),
-        ("frames.oneway", or_unset(oneway)),
-        ("frames.heartbeat", or_unset(heartbeat)),
-        ("frames.error_reply", or_unset(error_reply)),
-    ]
 }
 
 fn or_unset(text: Option<String>) -> String {
@@ -398,6 +325,8 @@ fn or_unset(text: Option<String>) -> String {
 fn pool_entries(pool: &Pool) -> Vec<Entry> {
     let Pool {
         size,
+        shared,
+        long_leases,
         min_idle,
         idle_timeout,
         max_lifetime,
@@ -411,6 +340,8 @@ fn pool_entries(pool: &Pool) -> Vec<Entry> {
     } = pool;
     vec![
         ("pool.size", size.to_string()),
+        ("pool.shared", shared.to_string()),
+        ("pool.long_leases", long_leases.unwrap_or(0).to_string()),
         ("pool.min_idle", min_idle.to_string()),
         ("pool.idle_timeout", optional_time(*idle_timeout)),
         ("pool.max_lifetime", optional_time(*max_lifetime)),

@@ -3,8 +3,11 @@
 //! The one list of keys. Reading, unknown-key hints, defaults and the manual in `conf/` are held to
 //! it. Not here: limits between two keys (see `limits`).
 
+mod row;
+
 use std::time::Duration;
 
+use self::row::*;
 use super::value::Kind;
 
 /// One key.
@@ -102,7 +105,7 @@ pub const KEYS: &[Key] = &[
     ),
     required(
         "upstream.NAME.protocol",
-        Kind::Choice(&["http", "tcp", "frames"]),
+        Kind::Choice(&["http", "tcp", "frames", "redis", "memcached"]),
         "the wire language of the service",
     ),
     required(
@@ -180,6 +183,18 @@ pub const KEYS: &[Key] = &[
         count(1, CONNECTIONS_MAX),
         "64",
         "connections to one endpoint, at most",
+    ),
+    key(
+        "upstream.NAME.pool.shared",
+        count(1, CONNECTIONS_MAX),
+        "1",
+        "of them shared by many sessions, where the protocol allows it; the rest are lent to one each",
+    ),
+    key(
+        "upstream.NAME.pool.long_leases",
+        count(0, CONNECTIONS_MAX),
+        "0",
+        "of the rest, so many may be held for long (subscribers, blocking commands); 0: half",
     ),
     key(
         "upstream.NAME.pool.min_idle",
@@ -263,6 +278,32 @@ pub const KEYS: &[Key] = &[
         time(),
         "200ms",
         "how long the service must have been silent before reuse",
+    ),
+    unset(
+        "upstream.NAME.redis.lease",
+        Kind::Commands,
+        "commands that are kept off the shared connections: slow ones, large answers",
+    ),
+    unset(
+        "upstream.NAME.redis.share",
+        Kind::Commands,
+        "commands of modules that have one reply and leave nothing behind on their connection",
+    ),
+    unset(
+        "upstream.NAME.redis.refuse",
+        Kind::Commands,
+        "commands that are refused, beside those that would hurt others",
+    ),
+    unset(
+        "upstream.NAME.redis.allow",
+        Kind::Commands,
+        "commands that are refused otherwise, and served over a connection of their own",
+    ),
+    key(
+        "upstream.NAME.memcached.item_max",
+        bytes(1024, 1024 * 1024 * 1024),
+        "1MiB",
+        "an item, at most; the service's own limit is its option -I",
     ),
     unset(
         "upstream.NAME.frames.length",
@@ -426,82 +467,3 @@ pub const KEYS: &[Key] = &[
         "a request's body, at most; 0: without limit",
     ),
 ];
-
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
-/// TOML's whole numbers end there.
-const NUMBER_MAX: u64 = i64::MAX as u64;
-/// More than the kernel's usual bound on one process's descriptors (`fs.nr_open`, 1,048,576) can't be.
-const CONNECTIONS_MAX: u64 = 1_000_000;
-const TIME_MIN: Duration = Duration::from_millis(1);
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-
-const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default: Preset::Is(default),
-        meaning,
-    }
-}
-
-const fn required(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default: Preset::Required,
-        meaning,
-    }
-}
-
-const fn unset(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        default: Preset::Unset,
-        meaning,
-    }
-}
-
-const fn count(min: u64, max: u64) -> Kind {
-    Kind::Count { min, max }
-}
-
-const fn bytes(min: u64, max: u64) -> Kind {
-    Kind::Bytes { min, max }
-}
-
-const fn time() -> Kind {
-    Kind::Time {
-        zero: false,
-        min: TIME_MIN,
-        max: TIME_MAX,
-    }
-}
-
-const fn time_or_none() -> Kind {
-    Kind::Time {
-        zero: true,
-        min: TIME_MIN,
-        max: TIME_MAX,
-    }
-}
-
-/// `TCP_KEEPIDLE` takes whole seconds up to 32767 (tcp(7)).
-const fn keepalive() -> Kind {
-    Kind::Time {
-        zero: true,
-        min: Duration::from_secs(1),
-        max: Duration::from_secs(32_767),
-    }
-}
-
-/// `TCP_USER_TIMEOUT` takes milliseconds in an `int` (tcp(7)).
-const fn user_timeout() -> Kind {
-    Kind::Time {
-        zero: true,
-        min: TIME_MIN,
-        max: Duration::from_secs(24 * 24 * 3600),
-    }
-}

@@ -34,7 +34,10 @@ impl Names {
 pub(super) fn check(values: &Values, names: &Names, problems: &mut Vec<Problem>) {
     for name in &names.upstreams {
         let pool = format!("upstream.{name}.pool");
-        check_idle(values, &pool, problems);
+        at_most_size(values, &pool, "min_idle", problems);
+        if shares(values, name) {
+            at_most_size(values, &pool, "shared", problems);
+        }
         at_most(
             values,
             &format!("{pool}.backoff_min"),
@@ -74,6 +77,7 @@ pub(super) fn warnings(values: &Values, names: &Names) -> Vec<String> {
     for upstream in &names.upstreams {
         warnings.extend(ports_warning(values, upstream));
         warnings.extend(reuse_warning(values, upstream));
+        warnings.extend(lease_warning(values, upstream));
         warnings.extend(close_warning(
             values,
             &format!("upstream.{upstream}"),
@@ -153,17 +157,35 @@ fn close_warning(values: &Values, section: &str, upstream: &str) -> Option<Strin
     })
 }
 
-fn check_idle(values: &Values, pool: &str, problems: &mut Vec<Problem>) {
-    let key = format!("{pool}.min_idle");
-    let (Some(min_idle), Some(size)) =
-        (values.number(&key), values.number(&format!("{pool}.size")))
+/// Whether the upstream's protocol shares connections.
+fn shares(values: &Values, upstream: &str) -> bool {
+    let protocol = values.text(&format!("upstream.{upstream}.protocol"));
+    matches!(protocol, Some("redis" | "memcached"))
+}
+
+/// A pool of which nothing is left for sessions that need a connection of their own.
+fn lease_warning(values: &Values, upstream: &str) -> Option<String> {
+    let pool = format!("upstream.{upstream}.pool");
+    let size = values.number(&format!("{pool}.size"))?;
+    let shared = values.number(&format!("{pool}.shared"))?;
+    (shares(values, upstream) && shared >= size).then(|| {
+        format!(
+            "{pool}: all {size} connections are shared, so none is left for what needs one of its own \
+             (transactions, subscribers, large requests, other users and databases)"
+        )
+    })
+}
+
+fn at_most_size(values: &Values, pool: &str, key: &str, problems: &mut Vec<Problem>) {
+    let key = format!("{pool}.{key}");
+    let (Some(count), Some(size)) = (values.number(&key), values.number(&format!("{pool}.size")))
     else {
         return;
     };
-    if min_idle > size {
+    if count > size {
         problems.push(Problem::Value {
             key: values.key(&key),
-            value: min_idle.to_string(),
+            value: count.to_string(),
             reason: format!("is more than {pool}.size"),
             allowed: format!("a whole number from 0 to {size}"),
         });

@@ -338,6 +338,14 @@ impl Values {
         self.origins.get(key).is_some_and(|it| it != DEFAULT_ORIGIN)
     }
 
+    /// None where the key has no good value.
+    pub(super) fn commands(&self, key: &str) -> &[String] {
+        match self.read.get(key) {
+            Some(Value::Commands(commands)) => commands,
+            _ => &[],
+        }
+    }
+
     pub(super) fn endpoints(&self, key: &str) -> Option<&[super::checked::Endpoint]> {
         match self.read.get(key)? {
             Value::Endpoints(endpoints) => Some(endpoints),

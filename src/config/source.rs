@@ -183,9 +183,9 @@ fn frames_option(pair: &str) -> Result<(&'static str, String), String> {
     Ok((key, value))
 }
 
-const SCHEMES: [&str; 3] = ["http", "tcp", "frames"];
+const SCHEMES: [&str; 5] = ["http", "tcp", "frames", "redis", "memcached"];
 const FRAMES_OPTIONS: [&str; 6] = ["length", "delimiter", "size", "max", "oneway", "heartbeat"];
-const URL_FORMS: &str = "http://HOST:PORT, tcp://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or \
+const URL_FORMS: &str = "http://HOST:PORT, tcp://HOST:PORT, redis://HOST:PORT, memcached://HOST:PORT, frames://HOST:PORT?length=0:4:big (or ?delimiter=%0A, or \
                          ?size=N), each also with unix:PATH";
 
 fn finish(draft: Draft, mut problems: Vec<Problem>) -> Result<Loaded, Errors> {

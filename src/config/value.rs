@@ -60,6 +60,8 @@ pub enum Kind {
     Endpoints,
     /// A list of addresses to dial from, with their ports.
     Sources,
+    /// A list of commands of a protocol.
+    Commands,
     /// Bytes, at least one.
     Octets,
     /// Bytes to send and the bytes that must come back.
@@ -82,6 +84,8 @@ pub(super) enum Value {
     Address(Option<Address>),
     Endpoints(Vec<Endpoint>),
     Sources(Vec<SourceAddress>),
+    /// In lower case.
+    Commands(Vec<String>),
     Octets(Vec<u8>),
     /// What is sent, and what must come back.
     Probe(Vec<u8>, Vec<u8>),
@@ -136,6 +140,7 @@ impl Kind {
                 format!("a list of at least one of: {ENDPOINT_FORM}, with {ADDRESS_FORMS}")
             }
             Self::Sources => source_address::allowed(),
+            Self::Commands => COMMANDS_FORM.to_owned(),
             Self::Octets => wire::OCTETS_FORM.to_owned(),
             Self::Probe => wire::PROBE_FORM.to_owned(),
             Self::LengthField => wire::LENGTH_FORM.to_owned(),
@@ -148,7 +153,8 @@ impl Kind {
         match (self, &written.kind) {
             (Self::Endpoints, ValueKind::Array(list)) => endpoints(list),
             (Self::Sources, ValueKind::Array(list)) => source_address::sources(list),
-            (Self::Endpoints | Self::Sources, ValueKind::String(_)) => {
+            (Self::Commands, ValueKind::Array(list)) => self.commands(list),
+            (Self::Endpoints | Self::Sources | Self::Commands, ValueKind::String(_)) => {
                 Err(vec![self.fault(shown(written), "is not a list")])
             }
             (Self::Probe, ValueKind::Table(table)) => wire::probe_table(table),
@@ -222,6 +228,7 @@ impl Kind {
             }
             Self::Endpoints => return endpoints(&listed(text)),
             Self::Sources => return source_address::sources(&listed(text)),
+            Self::Commands => return self.commands(&listed(text)),
             Self::Octets => wire::octets(text).map(Value::Octets),
             Self::Probe => wire::probe(text),
             Self::LengthField => wire::length_field(text),
@@ -237,6 +244,30 @@ impl Kind {
         })
     }
 
+    fn commands(&self, list: &[Written]) -> Result<Value, Vec<Fault>> {
+        let read = |(place, written): (usize, &Written)| match &written.kind {
+            ValueKind::String(text) if is_command(text) => Ok(text.to_ascii_lowercase()),
+            _ => Err(fault(
+                &format!("[{place}]"),
+                shown(written),
+                "is not a command",
+                self.allowed(),
+            )),
+        };
+        let mut faults = Vec::new();
+        let mut commands = Vec::new();
+        for command in list.iter().enumerate().map(read) {
+            match command {
+                Ok(command) => commands.push(command),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(Value::Commands(commands)),
+            false => Err(faults),
+        }
+    }
+
     /// The value as an error may show it.
     pub(super) fn shown(&self, written: &Written) -> String {
         if *self == Self::Token {
@@ -249,6 +280,15 @@ impl Kind {
     fn fault(&self, value: String, reason: &str) -> Fault {
         fault("", value, reason, self.allowed())
     }
+}
+
+const COMMANDS_FORM: &str = "a list of commands, such as [\"keys\", \"lrange\"]; [] for none";
+
+/// Whether a command of a protocol may be called that.
+fn is_command(text: &str) -> bool {
+    let mut letters = text.bytes();
+    let is_ordinary = |letter: u8| letter.is_ascii_alphanumeric() || b"._-".contains(&letter);
+    !text.is_empty() && text.len() <= NAME_MAX && letters.all(is_ordinary)
 }
 
 /// Whether an upstream or a listener may be called that.

@@ -29,6 +29,15 @@ use crate::transport::Transport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointId(pub u32);
 
+/// What a connection that is out of its pool is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldAs {
+    /// One session has it.
+    Leased,
+    /// It carries the exchanges of several sessions.
+    Shared,
+}
+
 /// One upstream connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -56,6 +65,12 @@ pub struct Connection {
     pub idle_until: Instant,
     /// How long it may be idle, as its service has announced; less a margin.
     pub idle_max: Option<Duration>,
+    /// What it is used for, while it is out of its pool.
+    pub held_as: HeldAs,
+    /// The service was told all that its pool key stands for.
+    pub is_prepared: bool,
+    /// Sessions whose exchanges ended with it, where it was shared.
+    pub sessions_touched: usize,
     /// The session whose exchange or tunnel ends with it, if one does.
     pub session: Option<Arc<SessionFacts>>,
     /// What the kernel's witness needs to know of it.

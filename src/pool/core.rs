@@ -1,13 +1,13 @@
 //! The books of one endpoint's pool: every slot, exactly.
 //!
 //! ```text
-//!              start_connect                       lend
-//!   (free) ─────────────────► connecting ──► idle ──────► leased ──┐
-//!      ▲                          │  ▲        │  ▲          │      │ share / unshare
-//!      │                          │  └────────┼──┴──────────┘      ▼
-//!      │      connect_failed      │           │   release       shared (several sessions)
-//!      ├──────────────────────────┘           │ retire             │
-//!      └───────── slot_freed ◄──── closing ◄──┴────────────────────┘
+//!              start_connect                       lend          share
+//!   (free) ─────────────────► connecting ──► idle ──────► leased ──────► shared (several sessions)
+//!      ▲                          │           │  ▲          │              │
+//!      │                          │           │  └──────────┤              │
+//!      │      connect_failed      │           │   release   │              │
+//!      ├──────────────────────────┘           │ retire      │              │
+//!      └───────── slot_freed ◄──── closing ◄──┴─────────────┴──────────────┘
 //! ```
 //!
 //! Pure: the connection is whatever handle the caller has, and time is an argument. Not here: who
@@ -75,7 +75,7 @@ pub struct Books<C> {
     idle_limit: IdleLimit,
     connecting: usize,
     leased: usize,
-    shared: Vec<Shared<C>>,
+    shared: usize,
     closing: usize,
 }
 
@@ -83,14 +83,6 @@ pub struct Books<C> {
 struct Idle<C> {
     connection: C,
     since: Instant,
-}
-
-/// A connection that carries several sessions' exchanges.
-#[derive(Debug)]
-struct Shared<C> {
-    connection: C,
-    /// Exchanges under way.
-    in_flight: usize,
 }
 
 impl<C: Handle> Books<C> {
@@ -103,7 +95,7 @@ impl<C: Handle> Books<C> {
             idle_limit: IdleLimit::default(),
             connecting: 0,
             leased: 0,
-            shared: Vec::new(),
+            shared: 0,
             closing: 0,
         }
     }
@@ -129,7 +121,7 @@ impl<C: Handle> Books<C> {
 
     /// Slots taken.
     pub fn occupied(&self) -> usize {
-        self.connecting + self.idle() + self.leased + self.shared.len() + self.closing
+        self.connecting + self.idle() + self.leased + self.shared + self.closing
     }
 
     /// Idle connections.
@@ -149,7 +141,7 @@ impl<C: Handle> Books<C> {
 
     /// Connections that carry several sessions.
     pub fn shared(&self) -> usize {
-        self.shared.len()
+        self.shared
     }
 
     /// Connections whose end is not complete.
@@ -159,7 +151,7 @@ impl<C: Handle> Books<C> {
 
     /// Connections in use, those under way included: what balance goes by.
     pub fn load(&self) -> usize {
-        self.leased + self.connecting + self.shared.iter().map(|it| it.in_flight).sum::<usize>()
+        self.leased + self.connecting + self.shared
     }
 
     /// Whether one more connect may be started.
@@ -251,6 +243,18 @@ impl<C: Handle> Books<C> {
     /// A lease ends with its connection. A slot is kept where the service still has the connection.
     pub fn retire_leased(&mut self, keeps_slot: bool) {
         self.leased -= 1;
+        self.closing += usize::from(keeps_slot);
+    }
+
+    /// A lease carries the exchanges of several sessions from now on.
+    pub fn share(&mut self) {
+        self.leased -= 1;
+        self.shared += 1;
+    }
+
+    /// A shared connection ends. A slot is kept where the service still has it.
+    pub fn retire_shared(&mut self, keeps_slot: bool) {
+        self.shared -= 1;
         self.closing += usize::from(keeps_slot);
     }
 
@@ -468,44 +472,6 @@ impl<C: Handle> Books<C> {
 impl<C> Idle<C> {
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
-    }
-}
-
-/// Sharing. One connection carries several sessions' exchanges, a bounded number at a time.
-impl<C: Handle + Clone> Books<C> {
-    /// Turns a lease into a shared connection, for exchanges of others too.
-    pub fn share(&mut self, connection: C) {
-        self.leased -= 1;
-        self.shared.push(Shared {
-            connection,
-            in_flight: 0,
-        });
-    }
-
-    /// Joins the shared connection of this key with the fewest exchanges under way.
-    pub fn attach(&mut self, key: PoolKey, in_flight_max: usize) -> Option<C> {
-        let shared = self
-            .shared
-            .iter_mut()
-            .filter(|it| it.connection.key() == key && it.in_flight < in_flight_max)
-            .min_by_key(|it| it.in_flight)?;
-        shared.in_flight += 1;
-        Some(shared.connection.clone())
-    }
-
-    /// One exchange on a shared connection ended.
-    pub fn detach(&mut self, id: u64) {
-        if let Some(shared) = self.shared.iter_mut().find(|it| it.connection.id() == id) {
-            shared.in_flight -= 1;
-        }
-    }
-
-    /// Ends a shared connection; how many exchanges were under way on it.
-    pub fn retire_shared(&mut self, id: u64, keeps_slot: bool) -> Option<usize> {
-        let place = self.shared.iter().position(|it| it.connection.id() == id)?;
-        let shared = self.shared.swap_remove(place);
-        self.closing += usize::from(keeps_slot);
-        Some(shared.in_flight)
     }
 }
 

@@ -68,6 +68,7 @@ pub fn termination(reason: DiscardReason, seen: Seen, is_answering: bool) -> Ter
         R::IdleTimeout | R::IdleLearned => (I::Millpond, P::Idle, M::Timeout),
         R::MaxLifetime | R::MaxExchanges | R::PoolShrunk => (I::Millpond, P::Idle, M::Limit),
         R::KeyNeeded => (I::Millpond, P::Idle, M::Fin),
+        R::ResetRefused => (I::Upstream, P::Idle, M::Violation),
         R::EndpointRemoved | R::Flushed | R::Drain => (I::Operator, P::Idle, M::Fin),
         R::IdleFin => (I::Upstream, P::Idle, M::Fin),
         R::IdleReset => (I::Upstream, P::Idle, M::ResetReceived),

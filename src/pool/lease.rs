@@ -13,6 +13,9 @@ use crate::stats::sessions::SessionFacts;
 
 /// Where leases come from and go back to.
 pub trait Home: Send + Sync {
+    /// A connection carries the exchanges of several sessions from now on.
+    fn take_shared(&self, connection: &mut Connection);
+
     /// A connection comes back, fit to be lent again.
     fn take_back(&self, connection: Box<Connection>, now: Instant);
 
@@ -59,10 +62,21 @@ impl Lease {
         self.connection_mut().session = Some(Arc::clone(session));
     }
 
+    /// Has the connection carry the exchanges of several sessions from now on, to its end.
+    pub fn share(&mut self) {
+        let connection = self.connection.as_deref_mut().expect(HELD);
+        self.home.take_shared(connection);
+    }
+
     /// Gives the connection back at a proven boundary: one exchange more was carried.
-    pub fn release(mut self, now: Instant) {
+    pub fn release(self, now: Instant) {
+        self.release_after(1, now);
+    }
+
+    /// Gives the connection back where nothing is owed: so many exchanges were carried.
+    pub fn release_after(mut self, exchanges: u64, now: Instant) {
         if let Some(mut connection) = self.connection.take() {
-            connection.exchanges += 1;
+            connection.exchanges += exchanges;
             connection.session = None;
             connection.idle_since = now;
             connection.idle_until = now;

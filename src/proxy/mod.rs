@@ -27,7 +27,7 @@ use crate::drain::StageCell;
 use crate::listener::accept::Accepting;
 use crate::listener::{BindError, Holder, InheritError, Listener, bind, claim};
 use crate::log::SessionLog;
-use crate::session::{Rules, RulesCell};
+use crate::session::{Rules, RulesCell, SharedLinks};
 use crate::stats::tree::{PoolHoldings, Tree};
 use crate::sys::clock;
 use crate::sys::inherit::Inherited;
@@ -87,6 +87,8 @@ struct Shared {
 struct Parts {
     config: Config,
     upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// The shared connections of each that was ever started, with the upstream that has them.
+    links: BTreeMap<String, SharedLinks>,
     /// Removed by a reload, and perhaps still closing connections.
     retired: BTreeMap<String, Arc<Upstream>>,
     listeners: BTreeMap<String, Door>,
@@ -138,6 +140,7 @@ impl Proxy {
                 parts: Mutex::new(Parts {
                     config: config.clone(),
                     upstreams: BTreeMap::new(),
+                    links: BTreeMap::new(),
                     retired: BTreeMap::new(),
                     listeners: BTreeMap::new(),
                 }),
@@ -154,7 +157,7 @@ impl Proxy {
         };
         let mut parts = proxy.parts();
         for (name, settings) in &config.upstreams {
-            let upstream = proxy.start_upstream(name, settings);
+            let upstream = proxy.start_upstream(&mut parts, name, settings);
             parts.upstreams.insert(name.clone(), upstream);
         }
         for door in bound {
@@ -180,9 +183,17 @@ impl Proxy {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_upstream(&self, name: &str, settings: &checked::Upstream) -> Arc<Upstream> {
+    fn start_upstream(
+        &self,
+        parts: &mut Parts,
+        name: &str,
+        settings: &checked::Upstream,
+    ) -> Arc<Upstream> {
         let stats = self.shared.tree.upstream(name);
-        let upstream = Upstream::start(name, settings, stats, &self.shared.upstream_tasks);
+        let tasks = &self.shared.upstream_tasks;
+        let upstream = Upstream::start(name, settings, stats, tasks);
+        let links = SharedLinks::new(&upstream, settings, tasks);
+        parts.links.insert(name.to_owned(), links);
         let holdings = Arc::downgrade(&upstream) as Weak<dyn PoolHoldings>;
         self.shared.tree.watch_pool(name, holdings);
         upstream
@@ -231,6 +242,7 @@ impl Proxy {
             name: name.into(),
             listener,
             upstream,
+            links: parts.links[&config.listeners[name].upstream].clone(),
             upstream_settings,
             authority,
             sessions: Arc::clone(&branch.sessions),

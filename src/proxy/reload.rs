@@ -138,7 +138,7 @@ impl Proxy {
             // One that was removed a moment ago goes on with the slots that are still taken.
             let upstream = match parts.retired.remove(name) {
                 Some(retired) if retired.resume(settings, now) => retired,
-                _ => self.start_upstream(name, settings),
+                _ => self.start_upstream(&mut parts, name, settings),
             };
             parts.upstreams.insert(name.clone(), upstream);
         }

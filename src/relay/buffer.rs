@@ -61,6 +61,24 @@ impl Buffer {
         }
     }
 
+    /// Whether it holds so much.
+    pub fn is_held_at_least(&self, capacity_bytes: usize) -> bool {
+        self.capacity_bytes >= capacity_bytes
+    }
+
+    /// Puts other bytes in the place of the first `count`; false where there is no room for them.
+    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) -> bool {
+        let kept = self.end - self.start - count;
+        if bytes.len() + kept > self.bytes.len() {
+            return false;
+        }
+        let from = self.start + count;
+        self.bytes.copy_within(from..self.end, bytes.len());
+        self.bytes[..bytes.len()].copy_from_slice(bytes);
+        (self.start, self.end) = (0, bytes.len() + kept);
+        true
+    }
+
     /// What was read and not taken.
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]

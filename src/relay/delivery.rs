@@ -7,6 +7,7 @@
 //! service does not execute what it reads behind its own FIN and then reset before its ACK goes out.
 
 use crate::pool::Seen;
+use crate::stats::reason::RaceLost;
 use crate::sys::tcp_info::{TcpInfo, TcpState};
 
 /// What became of a request.
@@ -22,6 +23,19 @@ pub enum Delivery {
     Undecided,
     /// Nothing can tell: it did not go through TCP, or not all that was written did.
     Uncounted,
+}
+
+impl RaceLost {
+    /// Why a request that was held is not sent again; one that is proved not to be delivered was not held.
+    pub fn of(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Undelivered => Self::TooLarge,
+            Delivery::Acknowledged => Self::Acknowledged,
+            Delivery::Reset => Self::Reset,
+            Delivery::Undecided => Self::Undecided,
+            Delivery::Uncounted => Self::Uncounted,
+        }
+    }
 }
 
 /// What we know of a connection whose service was written a request.

@@ -16,5 +16,6 @@ pub mod probe;
 pub mod proof;
 pub mod request;
 mod response;
+pub mod shared;
 pub mod transcript;
 pub mod tunnel;

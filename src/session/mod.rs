@@ -10,11 +10,14 @@
 //! `relay`), the wire language (see `protocol`), who may be lent what (see `upstream`).
 
 mod attempt;
+mod conversation;
 mod end;
 mod frames;
 mod http;
 mod idle;
+mod memcached;
 mod queue;
+mod redis;
 mod refusal;
 mod retry;
 mod rules;
@@ -27,7 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use end::{Closing, SessionEnd};
-pub use rules::{Rules, RulesCell};
+pub use rules::{Rules, RulesCell, SharedLinks};
 
 use crate::close::Side;
 use crate::config::checked::Protocol;
@@ -126,6 +129,21 @@ impl Session {
                 let end = tcp::serve(&mut self).await;
                 self.finish(end).await;
             }
+            Protocol::Redis(_) => {
+                let Some(links) = self.rules.links.redis() else {
+                    unreachable!("an upstream of redis has links of redis");
+                };
+                // Apart, so that sessions of other protocols are no larger for it.
+                let end = Box::pin(redis::serve(&mut self, links)).await;
+                self.finish(end).await;
+            }
+            Protocol::Memcached(_) => {
+                let Some(links) = self.rules.links.memcached() else {
+                    unreachable!("an upstream of memcached has links of memcached");
+                };
+                let end = Box::pin(memcached::serve(&mut self, links)).await;
+                self.finish(end).await;
+            }
         }
     }
 
@@ -142,10 +160,14 @@ impl Session {
         lease.discard(reason, seen);
     }
 
-    /// Remembers where the session's exchanges go; a clone only where that has changed.
+    /// Remembers where the session's exchanges go.
     fn note_lease(&mut self, lease: &Lease) {
         self.discarded = None;
-        let address = &lease.connection().address;
+        self.note_address(&lease.connection().address);
+    }
+
+    /// Remembers where the session's exchanges go; a clone only where that has changed.
+    fn note_address(&mut self, address: &Arc<str>) {
         if self
             .endpoint
             .as_ref()

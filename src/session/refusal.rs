@@ -37,6 +37,10 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
         R::BodyTimeout => (408, "The request's body did not arrive in time."),
         R::HeadTooLarge => (431, "The request's head is too large."),
         R::BodyTooLarge => (413, "The request's body is too large."),
+        // The languages that have commands have errors of their own; see `protocol`.
+        R::BadCommand => (400, "The command is malformed."),
+        R::CommandRefused => (403, "The command is not served here."),
+        R::NoLeases => (503, "Too many clients hold a connection of their own."),
         R::BadStartLine => (400, "The request line is malformed."),
         R::BadHeader => (400, "A header field is malformed."),
         R::BareLineEnd => (400, "A line does not end in CRLF."),
@@ -63,7 +67,9 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
 pub(super) fn end(reason: RefusalReason) -> SessionEnd {
     use RefusalReason as R;
     let (initiator, phase, manner) = match reason {
-        R::QueueFull | R::DialShortage => (Initiator::Millpond, Phase::Queue, Manner::Limit),
+        R::QueueFull | R::DialShortage | R::NoLeases => {
+            (Initiator::Millpond, Phase::Queue, Manner::Limit)
+        }
         R::WaitTimeout => (Initiator::Millpond, Phase::Queue, Manner::Timeout),
         R::Draining => (Initiator::Operator, Phase::Request, Manner::Refused),
         R::ConnectFailed => (Initiator::Upstream, Phase::Queue, Manner::Refused),
@@ -79,6 +85,8 @@ pub(super) fn end(reason: RefusalReason) -> SessionEnd {
             (Initiator::Millpond, Phase::Request, Manner::Limit)
         }
         R::BadFrame
+        | R::BadCommand
+        | R::CommandRefused
         | R::BadStartLine
         | R::BadHeader
         | R::BareLineEnd

@@ -62,24 +62,13 @@ impl Retries {
         } else if may_repeat && request.is_held {
             RetryReason::Idempotent
         } else if is_provable {
-            return lost(why_not(request.delivery));
+            return lost(RaceLost::of(request.delivery));
         } else {
             return lost(RaceLost::Oneway);
         };
         self.count += 1;
         self.is_repeated |= reason == RetryReason::Idempotent;
         Ok(reason)
-    }
-}
-
-/// Why a request that was held is not sent again; one that is proved not to be delivered was not held.
-fn why_not(delivery: Delivery) -> RaceLost {
-    match delivery {
-        Delivery::Undelivered => RaceLost::TooLarge,
-        Delivery::Acknowledged => RaceLost::Acknowledged,
-        Delivery::Reset => RaceLost::Reset,
-        Delivery::Undecided => RaceLost::Undecided,
-        Delivery::Uncounted => RaceLost::Uncounted,
     }
 }
 

@@ -3,11 +3,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::checked;
+use tokio_util::task::TaskTracker;
+
+use crate::config::checked::{self, Protocol};
 use crate::log::SessionLog;
+use crate::protocol::memcached::Memcached;
+use crate::protocol::redis::Redis;
+use crate::relay::shared::Links;
 use crate::stats::sessions::SessionRegistry;
 use crate::stats::tree::ListenerStats;
-use crate::upstream::Upstream;
+use crate::upstream::{SharingRules, Upstream};
 
 /// What a listener's sessions are served under. Never changed; replaced as a whole.
 #[derive(Debug)]
@@ -18,6 +23,8 @@ pub struct Rules {
     pub listener: checked::Listener,
     /// Where its exchanges go.
     pub upstream: Arc<Upstream>,
+    /// Its shared connections, where the protocol has such.
+    pub links: SharedLinks,
     /// The settings of that upstream which concern an exchange.
     pub upstream_settings: Arc<checked::Upstream>,
     /// The `Host` for requests that bring none.
@@ -28,6 +35,52 @@ pub struct Rules {
     pub sessions: Arc<SessionRegistry>,
     /// Where ends of sessions are told.
     pub log: Arc<SessionLog>,
+}
+
+/// The shared connections of an upstream.
+#[derive(Debug, Clone)]
+pub enum SharedLinks {
+    /// Its protocol shares none.
+    None,
+    /// Those that speak RESP.
+    Redis(Arc<Links<Redis>>),
+    /// Those that speak memcached's protocol.
+    Memcached(Arc<Links<Memcached>>),
+}
+
+impl SharedLinks {
+    /// The shared connections of `upstream`, of which there are none yet. Those of `tasks` are waited for
+    /// when millpond stops.
+    pub fn new(
+        upstream: &Arc<Upstream>,
+        settings: &checked::Upstream,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let rules = SharingRules::of(settings);
+        match settings.protocol {
+            Protocol::Redis(_) => Self::Redis(Links::new(Arc::clone(upstream), rules, tasks)),
+            Protocol::Memcached(_) => {
+                Self::Memcached(Links::new(Arc::clone(upstream), rules, tasks))
+            }
+            Protocol::Http | Protocol::Tcp(_) | Protocol::Frames(_) => Self::None,
+        }
+    }
+
+    /// Those that speak RESP.
+    pub(super) fn redis(&self) -> Option<Arc<Links<Redis>>> {
+        match self {
+            Self::Redis(links) => Some(Arc::clone(links)),
+            Self::None | Self::Memcached(_) => None,
+        }
+    }
+
+    /// Those that speak memcached's protocol.
+    pub(super) fn memcached(&self) -> Option<Arc<Links<Memcached>>> {
+        match self {
+            Self::Memcached(links) => Some(Arc::clone(links)),
+            Self::None | Self::Redis(_) => None,
+        }
+    }
 }
 
 /// The place where a listener's rules stand. A session looks here before each exchange: one load,

@@ -83,6 +83,7 @@ reasons! {
         EndpointRemoved => "endpoint_removed": "Its endpoint was removed.",
         Flushed => "flushed": "An operator's command, or a reload that changed how its boundaries are known.",
         KeyNeeded => "key_needed": "Idle, and retired to make room for a waiter with another pool key.",
+        ResetRefused => "reset_refused": "The service did not bring it back to where it began, or refused who was to be served.",
         Drain => "drain": "millpond is stopping.",
         IdleFin => "idle_fin": "The service closed it while it was idle.",
         IdleReset => "idle_reset": "The service reset it while it was idle.",
@@ -174,6 +175,23 @@ reasons! {
 }
 
 reasons! {
+    /// Why a session of a protocol whose connections are shared needed one of its own.
+    LeaseReason {
+        Transaction => "transaction": "MULTI whose EXEC did not come with it.",
+        Watch => "watch": "WATCH: what it watches is remembered by the connection.",
+        Blocking => "blocking": "A command that waits for something to happen.",
+        Subscribe => "subscribe": "A subscriber is told things unasked.",
+        Monitor => "monitor": "MONITOR tells every command of every client.",
+        Tracking => "tracking": "CLIENT TRACKING and the like change what the connection is told.",
+        LargeRequest => "large_request": "A request too large to be held whole.",
+        UnknownCommand => "unknown_command": "A command of which it is not known what it does to its connection.",
+        Configured => "configured": "An operator keeps it off the shared connections.",
+        Identity => "identity": "The service is asked whether it accepts a user or a database.",
+        NoRoom => "no_room": "All shared connections serve other pool keys.",
+    }
+}
+
+reasons! {
     /// Why millpond refused a client something.
     RefusalReason {
         QueueFull => "queue_full": "`wait_queue` sessions waited already (503).",
@@ -191,6 +209,9 @@ reasons! {
         BodyTimeout => "body_timeout": "The request's body made no progress for `stall_timeout` (408).",
         HeadTooLarge => "head_too_large": "The request's head was over `head_max` (431).",
         BodyTooLarge => "body_too_large": "The request's body was over `body_max` (413).",
+        BadCommand => "bad_command": "A command that breaks the protocol.",
+        CommandRefused => "command_refused": "A command that would hurt the other clients of a shared connection.",
+        NoLeases => "no_leases": "All connections that one session may have for long are taken.",
         BadStartLine => "bad_start_line": "The request line is not one (400).",
         BadHeader => "bad_header": "A header field has a name or value with forbidden bytes (400).",
         BareLineEnd => "bare_line_end": "A bare CR or LF stood where only CRLF may (400).",

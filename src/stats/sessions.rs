@@ -162,6 +162,11 @@ impl SessionFacts {
         add(&self.exchanges, 1);
     }
 
+    /// Counts so many exchanges begun.
+    pub fn count_exchanges(&self, count: usize) {
+        add(&self.exchanges, count as u64);
+    }
+
     /// Exchanges begun.
     pub fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)

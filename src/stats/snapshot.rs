@@ -115,6 +115,8 @@ pub struct UpstreamSnapshot {
     pub heartbeats_dropped: u64,
     /// Why requests were sent again or elsewhere.
     pub retries: Tally,
+    /// Sessions that needed a connection of their own where connections are shared, by reason.
+    pub pins: Tally,
     /// Why requests that met the end of a reused connection were not sent again.
     pub races_lost: Tally,
     /// Connections that the ledger and the kernel do not agree about.
@@ -329,6 +331,7 @@ impl UpstreamSnapshot {
             queue_full: stats.queue_full.read(),
             heartbeats_dropped: stats.heartbeats_dropped.read(),
             retries: Tally::of(&stats.retries),
+            pins: Tally::of(&stats.pins),
             races_lost: Tally::of(&stats.races_lost),
             leaks: Tally::of(&stats.leaks),
             waiters: holdings.waiters,

@@ -67,6 +67,8 @@ metrics! {
         "Requests sent again or to another endpoint, by reason.";
     RACES_LOST = Counter "millpond_races_lost_total" ["upstream", "reason"] "":
         "Requests that met the end of a reused connection and failed, by why they were not sent again.";
+    PINS = Counter "millpond_pins_total" ["upstream", "reason"] "":
+        "Sessions that needed a connection of their own where connections are shared, by reason.";
     HEARTBEATS_DROPPED = Counter "millpond_heartbeats_dropped_total" ["upstream"] "":
         "Heartbeats of the service that were dropped, because no client had asked for one.";
     UPSTREAM_CONNECTIONS = Counter "millpond_upstream_connections_total" ["upstream"] "":

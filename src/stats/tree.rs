@@ -18,8 +18,8 @@ use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, OpenReason, RaceLost, RefusalReason,
-    RetryReason, WaitOutcome,
+    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, LeaseReason, OpenReason, RaceLost,
+    RefusalReason, RetryReason, WaitOutcome,
 };
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
@@ -73,6 +73,8 @@ pub struct UpstreamStats {
     pub wait_failed_duration: DurationHistogram,
     /// Sessions turned away because the wait queue was full.
     pub queue_full: Counter,
+    /// Why sessions needed a connection of their own where connections are shared.
+    pub pins: Reasons<LeaseReason>,
     /// Why connections were discarded.
     pub discards: Reasons<DiscardReason>,
     /// Heartbeats of the service that were dropped, because no client had asked for one.

@@ -21,6 +21,7 @@ mod time;
 
 use super::balance::{Candidate, least_loaded};
 use super::health::{Backoff, Health};
+use crate::pool::connection::HeldAs;
 use crate::pool::core::{Books, Handle, Limits};
 use crate::pool::wait_queue::{Ticket, WaitQueue, Waiter};
 use crate::pool::{EndpointId, PoolKey};
@@ -206,14 +207,26 @@ impl<C: Handle, W> Core<C, W> {
     pub fn discard(
         &mut self,
         id: EndpointId,
+        held_as: HeldAs,
         keeps_slot: bool,
         now: Instant,
         actions: &mut Actions<C, W>,
     ) {
         if let Some(endpoint) = self.endpoint(id) {
-            endpoint.books.retire_leased(keeps_slot);
+            match held_as {
+                HeldAs::Leased => endpoint.books.retire_leased(keeps_slot),
+                HeldAs::Shared => endpoint.books.retire_shared(keeps_slot),
+            }
         }
         self.pump(now, actions);
+    }
+
+    /// A lease carries the exchanges of several sessions from now on. It does not come back: it ends by
+    /// [`Core::discard`].
+    pub fn share(&mut self, id: EndpointId) {
+        if let Some(endpoint) = self.endpoint(id) {
+            endpoint.books.share();
+        }
     }
 
     /// An idle connection is not what it was: takes it out for its end, and says how long it was

@@ -14,6 +14,7 @@ use super::{Actions, Upstream};
 use crate::close::account::Detail;
 use crate::close::linger::{self, Bounds};
 use crate::close::{Phase, Side, Termination, reset};
+use crate::pool::connection::HeldAs;
 use crate::pool::ending::{self, Seen};
 use crate::pool::{Connection, EndpointId, Home};
 use crate::stats::ledger::{Ending, Reset, Watch};
@@ -210,6 +211,11 @@ impl Ended {
 }
 
 impl Home for Upstream {
+    fn take_shared(&self, connection: &mut Connection) {
+        connection.held_as = HeldAs::Shared;
+        self.lock().core.share(connection.endpoint);
+    }
+
     fn take_back(&self, mut connection: Box<Connection>, now: Instant) {
         let mut actions = Actions::new();
         let mut state = self.lock();
@@ -239,7 +245,7 @@ impl Home for Upstream {
 
     fn take_discarded(&self, connection: Box<Connection>, reason: DiscardReason, seen: Seen) {
         let mut actions = Actions::new();
-        let endpoint = connection.endpoint;
+        let (endpoint, held_as) = (connection.endpoint, connection.held_as);
         let now = clock::now();
         if let Some(lesson) = Lesson::of(&connection, reason) {
             let mut state = self.lock();
@@ -253,13 +259,19 @@ impl Home for Upstream {
             seen => seen,
         };
         if seen.is_awaited() {
-            self.lock().core.discard(endpoint, true, now, &mut actions);
+            let mut state = self.lock();
+            state
+                .core
+                .discard(endpoint, held_as, true, now, &mut actions);
+            drop(state);
             self.end(*connection, reason, seen);
         } else {
             // The socket goes first, so that the service never sees one more than `size`.
             self.end(*connection, reason, seen);
             let mut state = self.lock();
-            state.core.discard(endpoint, false, now, &mut actions);
+            state
+                .core
+                .discard(endpoint, held_as, false, now, &mut actions);
             self.hasten_to_next(&mut state);
             drop(state);
             self.settled.notify_waiters();

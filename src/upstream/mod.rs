@@ -13,12 +13,13 @@ pub mod health;
 mod keeper;
 mod lesson;
 mod reshape;
+mod sharing;
 mod shortage;
 mod wait;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -28,9 +29,11 @@ use tokio_util::task::TaskTracker;
 use self::core::{Action, Answer, Core, Refused};
 use self::ends::seen_when;
 use self::reshape::{Dialling, Shape};
+pub use self::sharing::{Sharer, SharingRules};
 pub use self::wait::Wait;
 use crate::config::checked;
 use crate::pool::connect::Failed;
+use crate::pool::connection::HeldAs;
 use crate::pool::ending::Seen;
 use crate::pool::source::Sources;
 use crate::pool::{Connection, EndpointId, Home, Lease, PoolKey, connect};
@@ -55,6 +58,8 @@ pub struct Upstream {
     /// Ends connects and closes at once.
     cut: CancellationToken,
     next_connection: AtomicU64,
+    /// Who has connections shared, if anybody does.
+    sharer: OnceLock<Weak<dyn Sharer>>,
     me: Weak<Self>,
 }
 
@@ -136,6 +141,7 @@ impl Upstream {
             tasks: tasks.clone(),
             cut: CancellationToken::new(),
             next_connection: AtomicU64::new(0),
+            sharer: OnceLock::new(),
             me: Weak::clone(me),
         });
         upstream.apply(settings, now);
@@ -210,6 +216,15 @@ impl Upstream {
         in_force.filter_map(|id| state.shape.sources(id)).collect()
     }
 
+    /// Says who has connections shared. Only the first is taken.
+    pub fn shares_through(&self, sharer: Weak<dyn Sharer>) {
+        let _ = self.sharer.set(sharer);
+    }
+
+    fn sharer(&self) -> Option<Arc<dyn Sharer>> {
+        self.sharer.get().and_then(Weak::upgrade)
+    }
+
     /// Retires every connection: idle ones now, leased ones at their boundary.
     pub fn flush(&self) {
         let now = clock::now();
@@ -218,6 +233,9 @@ impl Upstream {
         state.flushed_at = Some(now);
         state.core.flush(DiscardReason::Flushed, now, &mut actions);
         drop(state);
+        if let Some(sharer) = self.sharer() {
+            sharer.flush();
+        }
         self.perform(actions);
     }
 
@@ -225,6 +243,9 @@ impl Upstream {
     pub fn drain(&self) {
         let mut actions = Actions::new();
         self.lock().core.drain(clock::now(), &mut actions);
+        if let Some(sharer) = self.sharer() {
+            sharer.drain();
+        }
         self.perform(actions);
     }
 
@@ -259,6 +280,9 @@ impl Upstream {
             state.core.resume();
         }
         self.settled.notify_waiters();
+        if let Some(sharer) = self.sharer() {
+            sharer.resume();
+        }
         self.apply(settings, now);
         true
     }
@@ -350,6 +374,9 @@ impl Upstream {
                     idle_since: now,
                     idle_until: now,
                     idle_max: None,
+                    held_as: HeldAs::Leased,
+                    is_prepared: key == PoolKey::SOLE,
+                    sessions_touched: 0,
                     session: None,
                     watch,
                     is_answering: false,

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::core::{EndpointRules, GroupRules};
 use super::health::Backoff;
 use super::shortage::{Shortage, Told, host_ports};
-use super::{Actions, Upstream};
+use super::{Actions, SharingRules, Upstream};
 use crate::close::linger::First;
 use crate::config::checked::{self, Address, CloseFirst, Protocol};
 use crate::pool::EndpointId;
@@ -221,7 +221,8 @@ impl Upstream {
         let mut actions = Actions::new();
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.shape.settings.protocol != settings.protocol {
+        let is_other_protocol = state.shape.settings.protocol != settings.protocol;
+        if is_other_protocol {
             state.flushed_at = Some(now);
             state.core.flush(DiscardReason::Flushed, now, &mut actions);
         }
@@ -252,6 +253,12 @@ impl Upstream {
         }
         let is_news = state.shape.set_sources(&host);
         drop(guard);
+        if let Some(sharer) = self.sharer() {
+            sharer.apply(&SharingRules::of(settings));
+            if is_other_protocol {
+                sharer.flush();
+            }
+        }
         if is_news {
             let (range, keeps) = (host.given_out.range(), host.keeps_to_ranges);
             for warning in checked::source_warnings(&self.name, settings, range, keeps) {

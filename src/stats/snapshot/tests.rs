@@ -123,6 +123,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "lent",
             "lost_bytes",
             "opens",
+            "pins",
             "queue_full",
             "races_lost",
             "resets",

@@ -171,8 +171,13 @@ impl World {
                 if keeps_slot {
                     self.closing.push(connection.endpoint);
                 }
-                self.core
-                    .discard(connection.endpoint, keeps_slot, self.now, &mut actions);
+                self.core.discard(
+                    connection.endpoint,
+                    HeldAs::Leased,
+                    keeps_slot,
+                    self.now,
+                    &mut actions,
+                );
             }
             58..74 if !self.dialling.is_empty() => self.finish_connect(&mut actions),
             74..84 if !self.closing.is_empty() => {

@@ -1,0 +1,350 @@
+//! A connection that has a task of its own, as its sessions see it.
+//!
+//! ```text
+//!  session ──send──► Link (requests, owed replies) ──► owner ──► service
+//!     ▲                                                  │
+//!     └───────────────── Mailbox ◄───────────────────────┘
+//! ```
+//!
+//! Sessions hand over whole requests and say whose the replies are; the owner writes what has gathered
+//! in one piece. Not here: reading and writing (see `owner`), which connection is chosen (see `links`).
+//!
+//! Invariant: requests are written in the order in which their replies are owed; nothing is taken over
+//! once the link is closing, and everything taken over is answered or given back.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+
+use super::mailbox::Mailbox;
+use crate::pool::{EndpointId, PoolKey};
+use crate::protocol::replies::{Language, Replies};
+use crate::stats::reason::DiscardReason;
+
+/// What a request of `L` says about its reply.
+pub type Kind<L> = <<L as Language>::Replies as Replies>::Kind;
+
+/// Replies that a shared connection may owe: more than a service answers in the time that anybody waits.
+pub(super) const OWED_REPLIES_MAX: usize = 16 * 1024;
+/// Requests that wait to be written on one connection, bytes.
+pub(super) const REQUESTS_BYTES_MAX: usize = 1024 * 1024;
+
+/// A connection that has a task of its own.
+#[derive(Debug)]
+pub struct Link<L: Language> {
+    /// Whose requests it carries.
+    pub key: PoolKey,
+    /// The endpoint it leads to.
+    pub endpoint: EndpointId,
+    /// The endpoint's address as configured.
+    pub address: Arc<str>,
+    state: Mutex<State<L>>,
+    owner: AtomicWaker,
+    owed_replies: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State<L: Language> {
+    gathered: Gathered<L>,
+    purpose: Purpose<L>,
+    standing: Standing,
+    /// Sessions that found no room.
+    waiting: Vec<Arc<Mailbox<Kind<L>>>>,
+    /// Nothing is owed since then.
+    quiet_since: Option<Instant>,
+}
+
+/// What sessions have handed over and the owner has not taken yet.
+#[derive(Debug)]
+pub(super) struct Gathered<L: Language> {
+    pub(super) requests: Vec<u8>,
+    pub(super) owed: Vec<Owed<L>>,
+}
+
+/// Replies owed to one session, in a row.
+#[derive(Debug)]
+pub(super) struct Owed<L: Language> {
+    pub(super) mailbox: Arc<Mailbox<Kind<L>>>,
+    pub(super) kind: Kind<L>,
+    /// Those that have not come yet.
+    pub(super) replies: usize,
+    /// Those that have.
+    pub(super) answered: usize,
+    /// Their requests only make sense together.
+    pub(super) is_block: bool,
+    /// The bytes of their requests.
+    pub(super) request_bytes: usize,
+}
+
+/// Whom a link serves.
+#[derive(Debug)]
+pub(super) enum Purpose<L: Language> {
+    /// Every session of its key.
+    Shared,
+    /// One session, which is owed each reply.
+    Pinned(Arc<Mailbox<Kind<L>>>),
+    /// One session, which gets all that the service says.
+    Streaming(Arc<Mailbox<Kind<L>>>),
+}
+
+/// What is to become of a link.
+///
+/// ```text
+/// Open ──► Closing(reason) ──► Ended
+///   └────► GivenBack ─────────►  ▲      pinned links only
+///   └────► Abandoned ─────────► ─┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It takes requests over.
+    Open,
+    /// It ends once it owes nothing.
+    Closing(DiscardReason),
+    /// Its session needs it no more.
+    GivenBack(Left),
+    /// Its session left in the midst of something.
+    Abandoned(DiscardReason),
+    /// It is no more.
+    Ended,
+}
+
+/// What a session leaves behind on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Nobody knows what: the connection is reset.
+    Something,
+    /// The same, and the session is to have all that the service says up to the reset's own reply.
+    SomethingAndListens,
+}
+
+/// Why a request was not taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// The link takes nothing any more: another one may.
+    Closed,
+    /// It is full; the session's mailbox says when there is room.
+    Full,
+}
+
+impl<L: Language> Link<L> {
+    pub(super) fn new(
+        (key, endpoint, address): (PoolKey, EndpointId, Arc<str>),
+        purpose: Purpose<L>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            key,
+            endpoint,
+            address,
+            state: Mutex::new(State {
+                gathered: Gathered::default(),
+                purpose,
+                standing: Standing::Open,
+                waiting: Vec::new(),
+                quiet_since: Some(now),
+            }),
+            owner: AtomicWaker::new(),
+            owed_replies: AtomicUsize::new(0),
+        }
+    }
+
+    /// Hands over whole requests, whose replies are owed to `mailbox`.
+    ///
+    /// # Errors
+    /// Nothing was taken over.
+    pub fn send(
+        &self,
+        mailbox: &Arc<Mailbox<Kind<L>>>,
+        requests: &[u8],
+        (kind, replies, is_block): (Kind<L>, usize, bool),
+    ) -> Result<(), NotSent> {
+        let mut state = self.lock();
+        if state.standing != Standing::Open {
+            return Err(NotSent::Closed);
+        }
+        let is_full = self.owed_replies() >= OWED_REPLIES_MAX
+            || state.gathered.requests.len() >= REQUESTS_BYTES_MAX;
+        if is_full {
+            state.waiting.push(Arc::clone(mailbox));
+            return Err(NotSent::Full);
+        }
+        self.owed_replies.fetch_add(replies, Ordering::Relaxed);
+        state.quiet_since = None;
+        let gathered = &mut state.gathered;
+        let is_first = gathered.requests.is_empty();
+        gathered.requests.extend_from_slice(requests);
+        gathered.owed.push(Owed {
+            mailbox: Arc::clone(mailbox),
+            kind,
+            replies,
+            answered: 0,
+            is_block,
+            request_bytes: requests.len(),
+        });
+        drop(state);
+        if is_first {
+            self.owner.wake();
+        }
+        Ok(())
+    }
+
+    /// Hands over bytes of the pinned session that no reply is counted for: a part of a request whose
+    /// reply is owed already, or what is said while it streams.
+    ///
+    /// # Errors
+    /// Nothing was taken over.
+    pub fn send_on(
+        &self,
+        mailbox: &Arc<Mailbox<Kind<L>>>,
+        bytes: &[u8],
+        kind: Kind<L>,
+    ) -> Result<(), NotSent> {
+        let mut state = self.lock();
+        if state.standing != Standing::Open {
+            return Err(NotSent::Closed);
+        }
+        if state.gathered.requests.len() >= REQUESTS_BYTES_MAX {
+            state.waiting.push(Arc::clone(mailbox));
+            return Err(NotSent::Full);
+        }
+        let is_first = state.gathered.requests.is_empty();
+        state.gathered.requests.extend_from_slice(bytes);
+        state.gathered.owed.push(Owed {
+            mailbox: Arc::clone(mailbox),
+            kind,
+            replies: 0,
+            answered: 0,
+            is_block: false,
+            request_bytes: bytes.len(),
+        });
+        drop(state);
+        if is_first {
+            self.owner.wake();
+        }
+        Ok(())
+    }
+
+    /// From here on the pinned session gets all that the service says. Nothing is owed.
+    pub(super) fn stream_to(&self, mailbox: &Arc<Mailbox<Kind<L>>>) {
+        self.lock().purpose = Purpose::Streaming(Arc::clone(mailbox));
+    }
+
+    /// Replies that are owed.
+    pub fn owed_replies(&self) -> usize {
+        self.owed_replies.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes requests over.
+    pub fn is_open(&self) -> bool {
+        self.lock().standing == Standing::Open
+    }
+
+    /// Since when nothing is owed.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        self.lock().quiet_since
+    }
+
+    /// Ends it, once it owes nothing, for `reason`.
+    pub fn close(&self, reason: DiscardReason) {
+        self.stand(Standing::Closing(reason));
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        let mut state = self.lock();
+        if state.standing == Standing::Open {
+            state.standing = standing;
+        }
+        drop(state);
+        self.owner.wake();
+    }
+
+    pub(super) fn register_owner(&self, context: &Context<'_>) {
+        self.owner.register(context.waker());
+    }
+
+    pub(super) fn has_gathered(&self) -> bool {
+        !self.lock().gathered.requests.is_empty()
+    }
+
+    /// Moves what has gathered into `requests`, which is empty, and behind `owed`.
+    pub(super) fn take(&self, requests: &mut Vec<u8>, owed: &mut VecDeque<Owed<L>>) {
+        let mut state = self.lock();
+        std::mem::swap(requests, &mut state.gathered.requests);
+        owed.extend(state.gathered.owed.drain(..));
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for mailbox in waiting {
+            mailbox.tell_room();
+        }
+    }
+
+    /// So many replies are owed no more. `quiet_at`: nothing that the owner knows of is.
+    pub(super) fn answered(&self, replies: usize, quiet_at: Option<Instant>) {
+        let before = self.owed_replies.fetch_sub(replies, Ordering::Relaxed);
+        let has_room_again = before >= OWED_REPLIES_MAX && before - replies < OWED_REPLIES_MAX;
+        if quiet_at.is_none() && !has_room_again {
+            return;
+        }
+        let mut state = self.lock();
+        if state.gathered.owed.is_empty() && quiet_at.is_some() {
+            state.quiet_since = quiet_at;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for mailbox in waiting {
+            mailbox.tell_room();
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.lock().standing
+    }
+
+    /// The mailbox that gets all that the service says, if one does.
+    pub(super) fn streams_to(&self) -> Option<Arc<Mailbox<Kind<L>>>> {
+        match &self.lock().purpose {
+            Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
+            Purpose::Shared | Purpose::Pinned(_) => None,
+        }
+    }
+
+    /// The one session that it is pinned to.
+    pub(super) fn pinned_to(&self) -> Option<Arc<Mailbox<Kind<L>>>> {
+        match &self.lock().purpose {
+            Purpose::Pinned(mailbox) | Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
+            Purpose::Shared => None,
+        }
+    }
+
+    /// Takes nothing over any more, and hands out what had gathered.
+    pub(super) fn end(&self) -> Gathered<L> {
+        let mut state = self.lock();
+        state.standing = Standing::Ended;
+        let waiting = std::mem::take(&mut state.waiting);
+        let gathered = std::mem::take(&mut state.gathered);
+        drop(state);
+        for mailbox in waiting {
+            mailbox.tell_room();
+        }
+        gathered
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: Language> Default for Gathered<L> {
+    fn default() -> Self {
+        Self {
+            requests: Vec::new(),
+            owed: Vec::new(),
+        }
+    }
+}

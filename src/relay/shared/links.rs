@@ -1,0 +1,449 @@
+//! Which connections of an upstream have a task of their own, and who is served over which.
+//!
+//! ```text
+//!  find ──open one of the key?──► the least loaded
+//!    ├───room for one more?─────► opened in the background, by a task of nobody's
+//!    ├───one of another key that has been quiet for a while? ──► retired, and as above
+//!    └───else ──────────────────► no room: a lease of the session's own carries it
+//! ```
+//!
+//! Not here: the endpoints' books, which every connection is entered in all the same (see `upstream`).
+//!
+//! Invariant: at most `shared` of an endpoint's connections are shared, over all pool keys, and at most
+//! the rest are pinned, so that neither takes the other's place.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::link::{Kind, Left, Link, Purpose};
+use super::mailbox::Mailbox;
+use super::owner::{End, Owner};
+use super::setup::Unprepared;
+use super::timing::Timing;
+use crate::pool::{Lease, PoolKey};
+use crate::protocol::replies::Language;
+use crate::stats::reason::DiscardReason;
+use crate::sys::clock;
+use crate::upstream::{AcquireError, Acquired, Sharer, SharingRules, Upstream, Want};
+
+/// The connections of one upstream that have a task of their own.
+#[derive(Debug)]
+pub struct Links<L: Language> {
+    upstream: Arc<Upstream>,
+    tasks: TaskTracker,
+    timing: Arc<Timing>,
+    state: Mutex<State<L>>,
+    identities: Mutex<HashMap<L::Identity, Arc<Known<L>>>>,
+    next_key: AtomicU32,
+    is_single: AtomicBool,
+    /// One permit for each connection that may be pinned.
+    pub(super) pins: Arc<Semaphore>,
+    /// One permit for each connection that may be pinned for long.
+    pub(super) long_pins: Arc<Semaphore>,
+    me: OnceLock<std::sync::Weak<Self>>,
+}
+
+#[derive(Debug)]
+struct State<L: Language> {
+    open: Vec<Arc<Link<L>>>,
+    opening: Vec<Opening<L>>,
+    pinned: Vec<Arc<Link<L>>>,
+    rules: SharingRules,
+    is_draining: bool,
+}
+
+/// A shared connection on its way, and who waits for it.
+#[derive(Debug)]
+struct Opening<L: Language> {
+    key: PoolKey,
+    waiters: Vec<oneshot::Sender<Opened<L>>>,
+}
+
+/// How the opening of a connection ended.
+pub type Opened<L> = Result<Arc<Link<L>>, NotOpened>;
+
+/// Whose connections they are.
+#[derive(Debug)]
+pub struct Known<L: Language> {
+    /// Who.
+    pub identity: L::Identity,
+    /// The key of its connections.
+    pub key: PoolKey,
+    /// When the service last accepted it.
+    proven_at: Mutex<Option<Instant>>,
+}
+
+/// Why there is no connection. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    /// None was lent.
+    NotLent(AcquireError),
+    /// The service refused the identity, in these words: a whole reply.
+    Refused(Vec<u8>),
+    /// The service ended the connection before it could be used.
+    Died,
+}
+
+/// The answer to [`Links::find`].
+#[derive(Debug)]
+pub enum Found<L: Language> {
+    /// A connection to share.
+    Link(Arc<Link<L>>),
+    /// It is on its way.
+    Wait(oneshot::Receiver<Opened<L>>),
+    /// As many wait as may.
+    QueueFull,
+    /// All shared connections serve others.
+    NoRoom,
+}
+
+/// A connection of another key that was not used for so long may be retired for this one.
+const QUIET_BEFORE_RETIRED: Duration = Duration::from_secs(1);
+/// Identities that are remembered without being used.
+const IDENTITIES_MAX: usize = 1024;
+
+impl<L: Language> Links<L> {
+    /// The links of an upstream that has none yet. `tasks` are waited for when millpond stops.
+    pub fn new(upstream: Arc<Upstream>, rules: SharingRules, tasks: &TaskTracker) -> Arc<Self> {
+        let timing = Arc::<Timing>::default();
+        timing.apply(&rules);
+        let links = Arc::new(Self {
+            upstream,
+            tasks: tasks.clone(),
+            timing,
+            state: Mutex::new(State {
+                open: Vec::new(),
+                opening: Vec::new(),
+                pinned: Vec::new(),
+                rules,
+                is_draining: false,
+            }),
+            identities: Mutex::default(),
+            next_key: AtomicU32::new(1),
+            is_single: AtomicBool::new(rules.shared * rules.endpoints <= 1),
+            pins: Arc::new(Semaphore::new(rules.leases * rules.endpoints)),
+            long_pins: Arc::new(Semaphore::new(rules.long_leases * rules.endpoints)),
+            me: OnceLock::new(),
+        });
+        let _ = links.me.set(Arc::downgrade(&links));
+        links
+            .upstream
+            .shares_through(Arc::downgrade(&links) as std::sync::Weak<dyn Sharer>);
+        links
+    }
+
+    /// The upstream whose connections they are.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// How long the service may be silent that owes something.
+    pub fn response_timeout(&self) -> Duration {
+        self.timing.response_timeout()
+    }
+
+    /// Whether there is one shared connection at most, so that none needs to be chosen.
+    pub fn is_single(&self) -> bool {
+        self.is_single.load(Ordering::Relaxed)
+    }
+
+    /// Whether any connection may be pinned at all.
+    pub fn may_pin(&self) -> bool {
+        self.lock().rules.leases > 0
+    }
+
+    /// Whoever this is, under the one key that its connections have.
+    pub fn known(&self, identity: L::Identity) -> Arc<Known<L>> {
+        let mut identities = self
+            .identities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = identities.get(&identity) {
+            return Arc::clone(known);
+        }
+        if identities.len() >= IDENTITIES_MAX {
+            identities.retain(|_, known| Arc::strong_count(known) > 1);
+        }
+        let key = match identity == L::Identity::default() {
+            true => PoolKey::SOLE,
+            false => PoolKey::new(self.next_key.fetch_add(1, Ordering::Relaxed)),
+        };
+        let known = Arc::new(Known {
+            identity: identity.clone(),
+            key,
+            proven_at: Mutex::new(None),
+        });
+        identities.insert(identity, Arc::clone(&known));
+        known
+    }
+
+    /// A connection to share for `known`, or how to come to one.
+    pub fn find(self: &Arc<Self>, known: &Arc<Known<L>>, now: Instant) -> Found<L> {
+        let mut state = self.lock();
+        if state.is_draining {
+            return Found::NoRoom;
+        }
+        let of_key = state.open.iter().filter(|it| it.key == known.key);
+        let least = of_key.min_by_key(|it| it.owed_replies()).cloned();
+        let is_opening = state.opening.iter().any(|it| it.key == known.key);
+        let is_wanted = match &least {
+            Some(link) => link.owed_replies() > 0 && !is_opening,
+            None => !is_opening,
+        };
+        if is_wanted && (state.has_room() || (least.is_none() && state.make_room(now))) {
+            state.opening.push(Opening {
+                key: known.key,
+                waiters: Vec::new(),
+            });
+            self.tasks.spawn(Arc::clone(self).open(Arc::clone(known)));
+        }
+        if let Some(link) = least {
+            return Found::Link(link);
+        }
+        let waiting: usize = state.opening.iter().map(|it| it.waiters.len()).sum();
+        let wait_queue = state.rules.wait_queue;
+        match state.opening.iter_mut().find(|it| it.key == known.key) {
+            Some(_) if waiting >= wait_queue => Found::QueueFull,
+            Some(opening) => {
+                let (sender, receiver) = oneshot::channel();
+                opening.waiters.push(sender);
+                Found::Wait(receiver)
+            }
+            None => Found::NoRoom,
+        }
+    }
+
+    /// A lease pinned to the session of `mailbox`, told who is served if it was not yet. It is given back
+    /// by [`Link::close`] and the like, through the guard that the caller makes of it.
+    ///
+    /// # Errors
+    /// The service refused who is served, or died of it.
+    pub async fn pin(
+        self: &Arc<Self>,
+        lease: Lease,
+        known: &Arc<Known<L>>,
+        mailbox: &Arc<Mailbox<Kind<L>>>,
+        is_proof: bool,
+    ) -> Result<Arc<Link<L>>, NotOpened> {
+        let link = Arc::new(Link::new(
+            place(&lease, known.key),
+            Purpose::Pinned(Arc::clone(mailbox)),
+            clock::now(),
+        ));
+        let mut owner = Owner::new(lease, Arc::clone(&link), Arc::clone(&self.timing));
+        if is_proof || !owner.lease.connection().is_prepared {
+            owner = self.prepared(owner, known).await?;
+        }
+        self.lock().pinned.push(Arc::clone(&link));
+        self.tasks
+            .spawn(Arc::clone(self).serve(owner, Arc::clone(known)));
+        Ok(link)
+    }
+
+    /// Opens one shared connection, and tells those who wait for it.
+    async fn open(self: Arc<Self>, known: Arc<Known<L>>) {
+        let opened = match self.open_link(&known).await {
+            Ok(Some((owner, link))) => {
+                self.lock().open.push(Arc::clone(&link));
+                self.tasks
+                    .spawn(Arc::clone(&self).serve(owner, Arc::clone(&known)));
+                Ok(link)
+            }
+            Ok(None) => Err(NotOpened::Died),
+            Err(error) => Err(error),
+        };
+        let mut state = self.lock();
+        let place = state.opening.iter().position(|it| it.key == known.key);
+        let waiters = place.map(|place| state.opening.swap_remove(place).waiters);
+        drop(state);
+        for waiter in waiters.into_iter().flatten() {
+            // Who has left needs no answer.
+            let _ = waiter.send(opened.clone());
+        }
+    }
+
+    async fn open_link(
+        &self,
+        known: &Arc<Known<L>>,
+    ) -> Result<Option<(Owner<L>, Arc<Link<L>>)>, NotOpened> {
+        let want = Want {
+            key: known.key,
+            fresh: false,
+        };
+        let mut lease = match self.upstream.acquire(want, clock::now()) {
+            Ok(Acquired::Lease(lease)) => lease,
+            Ok(Acquired::Wait(wait)) => wait.await.map_err(NotOpened::NotLent)?,
+            Err(error) => return Err(NotOpened::NotLent(error)),
+        };
+        lease.share();
+        let link = Arc::new(Link::new(
+            place(&lease, known.key),
+            Purpose::Shared,
+            clock::now(),
+        ));
+        let mut owner = Owner::new(lease, Arc::clone(&link), Arc::clone(&self.timing));
+        if !owner.lease.connection().is_prepared {
+            owner = self.prepared(owner, known).await?;
+        }
+        Ok(Some((owner, link)))
+    }
+
+    /// Tells the service who is served.
+    async fn prepared(&self, mut owner: Owner<L>, known: &Known<L>) -> Result<Owner<L>, NotOpened> {
+        match owner.prepare(&L::setup(&known.identity)).await {
+            Ok(()) => {
+                known.prove(clock::now());
+                Ok(owner)
+            }
+            Err((end, unprepared)) => {
+                known.disprove();
+                owner.finish(end, false, self.upstream.stats()).await;
+                Err(match unprepared {
+                    Unprepared::Refused(reply) => NotOpened::Refused(reply),
+                    Unprepared::Died => NotOpened::Died,
+                })
+            }
+        }
+    }
+
+    /// Lives as long as the connection has a task of its own.
+    async fn serve(self: Arc<Self>, mut owner: Owner<L>, known: Arc<Known<L>>) {
+        let link = Arc::clone(&owner.link);
+        let mut end = owner.serve().await;
+        let listener = match end {
+            End::GivenBack(Left::SomethingAndListens) => link.pinned_to(),
+            _ => None,
+        };
+        let is_left = matches!(end, End::GivenBack(left) if left != Left::Nothing);
+        if is_left && owner.reset(&L::setup(&known.identity), listener).await {
+            end = End::GivenBack(Left::Nothing);
+        }
+        let seeks_proof = {
+            let mut state = self.lock();
+            state.open.retain(|it| !Arc::ptr_eq(it, &link));
+            state.pinned.retain(|it| !Arc::ptr_eq(it, &link));
+            state.rules.seeks_proof
+        };
+        owner.finish(end, seeks_proof, self.upstream.stats()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: Language> State<L> {
+    fn has_room(&self) -> bool {
+        self.open.len() + self.opening.len() < self.rules.shared * self.rules.endpoints
+    }
+
+    /// Retires the connection that has been quiet for longest, if it has been for a while.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let quiet = self
+            .open
+            .iter()
+            .filter_map(|it| Some((it.quiet_since()?, it)));
+        let oldest = quiet.min_by_key(|(since, _)| *since);
+        let Some((_, link)) = oldest.filter(|(since, _)| now - *since >= QUIET_BEFORE_RETIRED)
+        else {
+            return false;
+        };
+        let link = Arc::clone(link);
+        link.close(DiscardReason::KeyNeeded);
+        self.open.retain(|it| !Arc::ptr_eq(it, &link));
+        true
+    }
+
+    fn close_all(&mut self, reason: DiscardReason) {
+        for link in self.open.drain(..) {
+            link.close(reason);
+        }
+    }
+}
+
+impl<L: Language> Known<L> {
+    /// When the service last accepted it.
+    pub fn proven_at(&self) -> Option<Instant> {
+        *self
+            .proven_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prove(&self, now: Instant) {
+        *self
+            .proven_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn disprove(&self) {
+        *self
+            .proven_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<L: Language> Sharer for Links<L> {
+    fn drain(&self) {
+        let mut state = self.lock();
+        state.is_draining = true;
+        state.close_all(DiscardReason::Drain);
+    }
+
+    fn resume(&self) {
+        self.lock().is_draining = false;
+    }
+
+    fn flush(&self) {
+        self.lock().close_all(DiscardReason::Flushed);
+    }
+
+    fn apply(&self, rules: &SharingRules) {
+        self.timing.apply(rules);
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.rules, *rules);
+        let max = rules.shared * rules.endpoints;
+        self.is_single.store(max <= 1, Ordering::Relaxed);
+        while state.open.len() > max {
+            if let Some(link) = state.open.pop() {
+                link.close(DiscardReason::PoolShrunk);
+            }
+        }
+        drop(state);
+        let counts = |it: &SharingRules| (it.leases * it.endpoints, it.long_leases * it.endpoints);
+        let ((pins, long_pins), (new_pins, new_long_pins)) = (counts(&before), counts(rules));
+        resize(&self.pins, pins, new_pins);
+        resize(&self.long_pins, long_pins, new_long_pins);
+    }
+}
+
+/// Permits that are out are missed as they come back.
+fn resize(permits: &Arc<Semaphore>, before: usize, now: usize) {
+    if now > before {
+        permits.add_permits(now - before);
+        return;
+    }
+    let surplus = before - now;
+    let forgotten = permits.forget_permits(surplus);
+    let missing = u32::try_from(surplus - forgotten).unwrap_or(u32::MAX);
+    if missing > 0 {
+        let permits = Arc::clone(permits);
+        tokio::spawn(async move {
+            if let Ok(permit) = permits.acquire_many_owned(missing).await {
+                permit.forget();
+            }
+        });
+    }
+}
+
+fn place(lease: &Lease, key: PoolKey) -> (PoolKey, crate::pool::EndpointId, Arc<str>) {
+    let connection = lease.connection();
+    (key, connection.endpoint, Arc::clone(&connection.address))
+}

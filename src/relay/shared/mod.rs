@@ -1,0 +1,20 @@
+//! Connections that have a task of their own: shared by many sessions, or pinned to one for a while.
+//!
+//! [`Links`] are those of an upstream, a [`Link`] is one of them as its sessions see it, its owner is
+//! the task that reads and writes it, and a [`Mailbox`] is where a session's replies arrive. What is
+//! said on it is known by a `protocol::replies::Language`. Not here: what a client may ask and is told
+//! (see `session`).
+
+mod ends;
+mod link;
+mod links;
+mod mailbox;
+mod owner;
+mod pin;
+mod setup;
+mod timing;
+
+pub use link::{Kind, Left, Link, NotSent};
+pub use links::{Found, Known, Links, NotOpened, Opened};
+pub use mailbox::{Batch, Mailbox, Returned, Standing, Taken};
+pub use pin::{Patience, Pin, Pinning};

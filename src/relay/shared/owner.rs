@@ -1,0 +1,516 @@
+//! The task that owns a connection: it writes what the sessions hand over, many requests in one piece,
+//! and hands out the replies.
+//!
+//! It belongs to no session, so a session that is cancelled at any await leaves neither a reply nor a
+//! slot behind. Not here: which requests may come (see `session`), and what is told when they come to
+//! nothing.
+//!
+//! Invariant: a byte of a reply goes to the mailbox whose request is at the front, or nowhere.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::link::{Kind, Left, Link, Owed, Standing};
+use super::mailbox::Mailbox;
+use super::timing::Timing;
+use crate::close::classify::{Loss, loss};
+use crate::pool::{Lease, Look};
+use crate::protocol::replies::{Language, Replies, ReplyThen, ReplyViolation};
+use crate::relay::alarm::Alarm;
+use crate::relay::buffer::Buffer;
+use crate::relay::crossing::is_crossed;
+use crate::stats::reason::DiscardReason;
+use crate::sys::clock;
+
+/// What a session on a shared connection may leave lying in its mailbox, bytes, before the others
+/// would have to wait for it.
+const SHARED_MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The same where nobody else waits.
+const PINNED_MAILBOX_BYTES_MAX: usize = 256 * 1024;
+/// For so long the others wait.
+const HELD_UP_MAX: Duration = Duration::from_millis(100);
+
+/// The task that owns a connection.
+pub(super) struct Owner<L: Language> {
+    pub(super) lease: Lease,
+    pub(super) link: Arc<Link<L>>,
+    timing: Arc<Timing>,
+    pub(super) replies: L::Replies,
+    pub(super) inbound: Buffer,
+    pub(super) writing: Writing,
+    pub(super) owed: VecDeque<Owed<L>>,
+    /// Bytes of the requests of all that was ever owed.
+    pub(super) taken_bytes: u64,
+    /// The reply at the front has begun.
+    pub(super) is_midway: bool,
+    /// The last write failed so.
+    write_broken: Option<io::ErrorKind>,
+    /// It waits until those who are about to hand something over have done so.
+    has_deferred: bool,
+    /// Nothing was owed, so that what comes first may have been under way before.
+    was_quiet: bool,
+    /// What was written before nothing was owed last.
+    quiet_written_bytes: u64,
+    /// A reply has come since then.
+    has_answered: bool,
+    /// A session that takes nothing, and since when.
+    held_up: Option<(Arc<Mailbox<Kind<L>>>, Instant)>,
+    /// Exchanges carried since the lease began.
+    pub(super) exchanges: u64,
+    moved_at: Instant,
+    alarm: Alarm,
+}
+
+/// Requests on their way out. They stay here until all are written, so that what is not can go elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    pub(super) requests: Vec<u8>,
+    pub(super) written: usize,
+    /// All that was ever written.
+    pub(super) written_bytes: u64,
+}
+
+impl Writing {
+    pub(super) fn is_done(&self) -> bool {
+        self.written == self.requests.len()
+    }
+}
+
+/// Why a connection is not read from and written to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It owes nothing, and is not wanted any more.
+    Closing(DiscardReason),
+    /// Its session gave it back.
+    GivenBack(Left),
+    /// Its session left in the midst of something.
+    Abandoned(DiscardReason),
+    /// The service said FIN.
+    Fin,
+    /// The service reset it.
+    Reset,
+    /// The service is gone without a word.
+    Vanished,
+    /// The service owes something, and was silent for too long.
+    Silent,
+    /// The service broke the protocol.
+    Violation,
+    /// The service said something that nobody had asked for.
+    Stray,
+    /// Its first answer was under way before the request.
+    Crossed,
+}
+
+impl End {
+    pub(super) fn at(error: &io::Error) -> Self {
+        match loss(error) {
+            Loss::Reset => Self::Reset,
+            Loss::Vanished => Self::Vanished,
+        }
+    }
+}
+
+impl<L: Language> Owner<L> {
+    pub(super) fn new(lease: Lease, link: Arc<Link<L>>, timing: Arc<Timing>) -> Self {
+        let now = clock::now();
+        Self {
+            lease,
+            link,
+            timing,
+            replies: L::replies(),
+            inbound: Buffer::new(0),
+            writing: Writing::default(),
+            owed: VecDeque::new(),
+            taken_bytes: 0,
+            is_midway: false,
+            write_broken: None,
+            has_deferred: false,
+            was_quiet: true,
+            quiet_written_bytes: 0,
+            has_answered: false,
+            held_up: None,
+            exchanges: 0,
+            moved_at: now,
+            alarm: Alarm::new(now + QUIET_LOOK),
+        }
+    }
+
+    /// Serves the sessions until the connection ends, or is not wanted any more.
+    pub(super) async fn serve(&mut self) -> End {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.link.register_owner(context);
+        loop {
+            if let Err(end) = self.write(context) {
+                return Poll::Ready(end);
+            }
+            match self.read(context) {
+                Err(end) => return Poll::Ready(end),
+                // What was read has made nothing to write, but others may have.
+                Ok(()) if self.has_deferred || !self.link.has_gathered() => break,
+                Ok(()) => {}
+            }
+        }
+        if let Some(end) = self.what_becomes_of_it() {
+            return Poll::Ready(end);
+        }
+        self.watch_time(context)
+    }
+
+    /// Writes what has gathered, until nothing more has or the service has to be waited for.
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        while self.write_broken.is_none() {
+            if self.writing.is_done() {
+                if !self.link.has_gathered() {
+                    break;
+                }
+                // Those whose requests are here already hand them over first; then all go out at once.
+                if !std::mem::replace(&mut self.has_deferred, true) {
+                    let _ = pin!(tokio::task::yield_now()).poll(context);
+                    break;
+                }
+                self.has_deferred = false;
+                self.take_requests()?;
+            }
+            let service = &mut self.lease.connection_mut().transport;
+            let rest = &self.writing.requests[self.writing.written..];
+            match service.poll_write(context, rest, &[]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) => {
+                    self.writing.written += count;
+                    self.writing.written_bytes += count as u64;
+                }
+                // What it has said already may still be read.
+                Poll::Ready(Err(error)) => self.write_broken = Some(error.kind()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_requests(&mut self) -> Result<(), End> {
+        let is_quiet = self.owed.is_empty();
+        if is_quiet && self.link.streams_to().is_none() {
+            self.was_quiet = true;
+            self.has_answered = false;
+            self.quiet_written_bytes = self.writing.written_bytes;
+            self.moved_at = clock::now();
+            if self.exchanges > 0 || self.lease.is_reused() {
+                self.look_before_sending()?;
+            }
+        }
+        self.writing.requests.clear();
+        self.writing.requests.shrink_to(WRITING_KEPT_BYTES);
+        self.writing.written = 0;
+        self.link.take(&mut self.writing.requests, &mut self.owed);
+        self.taken_bytes += self.writing.requests.len() as u64;
+        Ok(())
+    }
+
+    /// Before anything goes out over a connection on which nothing was owed: nothing may be waiting in
+    /// it. Once the request is acknowledged, such bytes could not be told from its answer.
+    fn look_before_sending(&self) -> Result<(), End> {
+        match self.lease.connection().ask_kernel() {
+            Look::Quiet => Ok(()),
+            Look::Fin => Err(End::Fin),
+            Look::Reset => Err(End::Reset),
+            Look::Vanished => Err(End::Vanished),
+            Look::Bytes => Err(End::Stray),
+        }
+    }
+
+    /// Reads and hands out replies until nothing more has come or a session has to be waited for.
+    fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            if !self.may_deliver(context) {
+                return Ok(());
+            }
+            self.deliver()?;
+            if self.held_up.is_some() {
+                continue;
+            }
+            if self.inbound.is_full() {
+                return Err(End::Violation);
+            }
+            let service = &mut self.lease.connection_mut().transport;
+            match self.inbound.poll_read(service, context) {
+                Poll::Pending => {
+                    self.inbound.rest();
+                    return Ok(());
+                }
+                Poll::Ready(Ok(0)) => return Err(self.end_of_service()),
+                Poll::Ready(Ok(_)) => self.note_bytes()?,
+                Poll::Ready(Err(error)) => return Err(End::at(&error)),
+            }
+        }
+    }
+
+    fn note_bytes(&mut self) -> Result<(), End> {
+        self.moved_at = clock::now();
+        if std::mem::take(&mut self.was_quiet) && !self.owed.is_empty() {
+            let service = &self.lease.connection().transport;
+            let request_bytes = self.writing.written_bytes - self.quiet_written_bytes;
+            if is_crossed(service, request_bytes) {
+                return Err(End::Crossed);
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that fails takes the error that a read would have shown, which then says 0 and looks like
+    /// a FIN. Only EPIPE tells of a FIN that came before (tcp(7)).
+    fn end_of_service(&self) -> End {
+        match self.write_broken {
+            None | Some(io::ErrorKind::BrokenPipe) => End::Fin,
+            Some(_) => End::Reset,
+        }
+    }
+
+    /// What was written since nothing was owed, bytes.
+    pub(super) fn busy_bytes(&self) -> u64 {
+        self.writing.written_bytes - self.quiet_written_bytes
+    }
+
+    /// Whether all of that is still here, so that it can be sent again.
+    pub(super) fn is_provable(&self) -> bool {
+        self.quiet_written_bytes + self.writing.requests.len() as u64 >= self.taken_bytes
+    }
+
+    /// Whether a reply has come since nothing was owed.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Whether nobody who takes nothing is in the way.
+    fn may_deliver(&mut self, context: &Context<'_>) -> bool {
+        let Some((mailbox, _)) = &self.held_up else {
+            return true;
+        };
+        let bytes_max = self.mailbox_bytes_max();
+        if mailbox.wait_for_session(context.waker(), bytes_max) {
+            return false;
+        }
+        self.held_up = None;
+        true
+    }
+
+    fn mailbox_bytes_max(&self) -> usize {
+        match self.link.pinned_to() {
+            Some(_) => PINNED_MAILBOX_BYTES_MAX,
+            None => SHARED_MAILBOX_BYTES_MAX,
+        }
+    }
+
+    /// Hands out what was read, as far as it can be told whose it is.
+    fn deliver(&mut self) -> Result<(), End> {
+        let mut answered = 0;
+        let delivered = loop {
+            while self.owed.front().is_some_and(|it| it.replies == 0) {
+                self.owed.pop_front();
+            }
+            if self.inbound.is_empty() || self.held_up.is_some() {
+                break Ok(());
+            }
+            let moved = match self.owed.front_mut() {
+                Some(front) => {
+                    let before = front.replies;
+                    let moved = hand_out::<L>(
+                        front,
+                        &mut self.replies,
+                        &mut self.inbound,
+                        &mut self.is_midway,
+                    );
+                    answered += before - front.replies;
+                    moved
+                }
+                None => match self.link.streams_to() {
+                    Some(mailbox) => pass_on::<L>(mailbox, &mut self.replies, &mut self.inbound),
+                    None => break Err(End::Stray),
+                },
+            };
+            match moved {
+                Err(_violation) => break Err(End::Violation),
+                Ok(Moved { bytes: 0, .. }) => break Ok(()),
+                Ok(moved) => self.note_delivery(moved),
+            }
+        };
+        if answered > 0 {
+            self.has_answered = true;
+            self.exchanges += answered as u64;
+            let quiet_at = self.owed.is_empty().then_some(self.moved_at);
+            self.link.answered(answered, quiet_at);
+        }
+        delivered
+    }
+
+    fn note_delivery(&mut self, moved: Moved<L>) {
+        if moved.waiting_bytes > self.mailbox_bytes_max() {
+            self.held_up = Some((moved.mailbox, self.moved_at));
+        }
+    }
+
+    /// What is to become of the connection now, if anything.
+    fn what_becomes_of_it(&mut self) -> Option<End> {
+        let is_quiet = self.owed.is_empty() && self.writing.is_done() && !self.link.has_gathered();
+        let standing = self.link.standing();
+        match standing {
+            Standing::Abandoned(reason) => Some(End::Abandoned(reason)),
+            _ if !is_quiet => None,
+            Standing::Closing(reason) => Some(End::Closing(reason)),
+            Standing::GivenBack(left) => Some(End::GivenBack(left)),
+            Standing::Open | Standing::Ended => None,
+        }
+    }
+
+    fn watch_time(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let Some((deadline, due)) = self.next_deadline() else {
+            return Poll::Pending;
+        };
+        if self.alarm.poll(context, deadline).is_pending() {
+            return Poll::Pending;
+        }
+        match due {
+            Due::Silence => return Poll::Ready(End::Silent),
+            Due::Retirement(reason) => self.link.close(reason),
+            Due::CutOff => {
+                if let Some((mailbox, _)) = self.held_up.take() {
+                    mailbox.cut_off();
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// When time has something to say next, and what.
+    fn next_deadline(&self) -> Option<(Instant, Due)> {
+        let connection = self.lease.connection();
+        let is_pinned = self.link.pinned_to().is_some();
+        if let Some((_, since)) = &self.held_up {
+            return (!is_pinned).then_some((*since + HELD_UP_MAX, Due::CutOff));
+        }
+        if is_pinned || self.link.standing() != Standing::Open && self.owed.is_empty() {
+            return None;
+        }
+        let silence = (!self.owed.is_empty())
+            .then(|| (self.moved_at + self.timing.response_timeout(), Due::Silence));
+        let quiet = self.owed.is_empty().then_some(self.moved_at);
+        let idle = quiet.zip(self.timing.idle_timeout());
+        let idle = idle
+            .map(|(since, timeout)| (since + timeout, Due::Retirement(DiscardReason::IdleTimeout)));
+        let is_open = self.link.standing() == Standing::Open;
+        let old = connection.retire_at.filter(|_| is_open);
+        let old = old.map(|at| (at, Due::Retirement(DiscardReason::MaxLifetime)));
+        let carried = connection.exchanges + self.exchanges;
+        let spent = self
+            .timing
+            .max_exchanges()
+            .filter(|max| is_open && carried >= *max);
+        let spent = spent.map(|_| (self.moved_at, Due::Retirement(DiscardReason::MaxExchanges)));
+        let all = [silence, idle, old, spent].into_iter().flatten();
+        all.min_by_key(|(at, _)| *at)
+    }
+}
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Silence,
+    Retirement(DiscardReason),
+    CutOff,
+}
+
+/// What was handed out in one go.
+struct Moved<L: Language> {
+    bytes: usize,
+    /// What lies in the mailbox now.
+    waiting_bytes: usize,
+    mailbox: Arc<Mailbox<Kind<L>>>,
+}
+
+/// Hands out replies to whoever is at the front.
+fn hand_out<L: Language>(
+    front: &mut Owed<L>,
+    replies: &mut L::Replies,
+    inbound: &mut Buffer,
+    is_midway: &mut bool,
+) -> Result<Moved<L>, ReplyViolation> {
+    let bytes = inbound.filled();
+    let (mut taken, mut shown_from, mut ended) = (0, 0, 0);
+    let mut waiting_bytes = 0;
+    let mut violation = None;
+    while front.replies > 0 && taken < bytes.len() {
+        let frame = match replies.frame(front.kind, &bytes[taken..]) {
+            Ok(frame) => frame,
+            Err(found) => {
+                violation = Some(found);
+                break;
+            }
+        };
+        if frame.taken == 0 && frame.then == ReplyThen::More {
+            break;
+        }
+        if !frame.shown {
+            let run = &bytes[shown_from..taken];
+            waiting_bytes = front.mailbox.put(run, std::mem::take(&mut ended), false);
+            shown_from = taken + frame.taken;
+        }
+        taken += frame.taken;
+        *is_midway = frame.then == ReplyThen::More;
+        if frame.then == ReplyThen::End {
+            front.replies -= 1;
+            front.answered += 1;
+            ended += 1;
+        }
+    }
+    let run = &bytes[shown_from..taken];
+    if !run.is_empty() || ended > 0 {
+        waiting_bytes = front.mailbox.put(run, ended, *is_midway);
+    }
+    let mailbox = Arc::clone(&front.mailbox);
+    inbound.consume(taken);
+    match violation {
+        Some(violation) => Err(violation),
+        None => Ok(Moved {
+            bytes: taken,
+            waiting_bytes,
+            mailbox,
+        }),
+    }
+}
+
+/// Passes on what a service says unasked to the one session that it is pinned to.
+fn pass_on<L: Language>(
+    mailbox: Arc<Mailbox<Kind<L>>>,
+    replies: &mut L::Replies,
+    inbound: &mut Buffer,
+) -> Result<Moved<L>, ReplyViolation> {
+    let bytes = inbound.filled();
+    let (mut taken, mut is_midway) = (0, false);
+    while taken < bytes.len() {
+        let frame = replies.frame_unasked(&bytes[taken..])?;
+        if frame.taken == 0 && frame.then == ReplyThen::More {
+            break;
+        }
+        taken += frame.taken;
+        is_midway = frame.then == ReplyThen::More;
+    }
+    let waiting_bytes = mailbox.put(&bytes[..taken], 0, is_midway);
+    inbound.consume(taken);
+    Ok(Moved {
+        bytes: taken,
+        waiting_bytes,
+        mailbox,
+    })
+}
+
+/// A larger one is freed, so that one great burst does not stay in memory for ever.
+const WRITING_KEPT_BYTES: usize = 64 * 1024;
+/// About when a connection on which nothing happens is first looked at.
+const QUIET_LOOK: Duration = Duration::from_secs(60);

@@ -1,0 +1,351 @@
+//! What a session has under way over connections that have tasks of their own: requests handed over,
+//! replies taken out of its mailbox, and bytes on their way to the client.
+//!
+//! ```text
+//!  client bytes ──► send ──► a link, shared or pinned ──► mailbox ──► take ──► client
+//! ```
+//!
+//! Not here: what a request means (see `redis`, `memcached`), and who is served over which connection
+//! (see `relay::shared`).
+//!
+//! Invariant: the client sees its replies in the order of its requests; the connection changes only
+//! while nothing is in flight.
+
+mod piecewise;
+mod returned;
+mod wait;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) use piecewise::{Broken, Piecewise};
+pub(super) use wait::Until;
+
+use super::queue::NoLease;
+use super::{Session, SessionEnd, refusal};
+use crate::close::Phase;
+use crate::pool::Lease;
+use crate::protocol::replies::Language;
+use crate::relay::shared::{
+    Found, Kind, Known, Left, Link, Links, Mailbox, NotOpened, NotSent, Patience, Pin, Returned,
+};
+use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
+use crate::sys::clock;
+use crate::upstream::{AcquireError, Want};
+
+/// What a session has under way.
+pub(super) struct Conversation<L: Language> {
+    pub(super) links: Arc<Links<L>>,
+    /// Whose connections serve it.
+    pub(super) known: Arc<Known<L>>,
+    mailbox: Arc<Mailbox<Kind<L>>>,
+    link: Option<Arc<Link<L>>>,
+    pub(super) pin: Option<Pin<L>>,
+    /// The pin is for what may take as long as it likes.
+    is_long: bool,
+    /// Replies that are owed to it.
+    in_flight: usize,
+    /// When the first of those was asked for.
+    began_at: Instant,
+    /// When a byte was last moved for it.
+    moved_at: Instant,
+    outgoing: Vec<u8>,
+    written: usize,
+    /// The client took some of what it is owed.
+    has_waited_for_client: bool,
+    /// The pin ended by a limit of ours.
+    was_pinned: bool,
+    is_midway: bool,
+    has_room: bool,
+    returned: VecDeque<Returned<Kind<L>>>,
+    /// Requests that were sent again, in a row.
+    retries: u8,
+}
+
+/// Why a request was not handed over.
+pub(super) enum Unsent {
+    /// All shared connections serve others: one of the session's own may carry it.
+    NoRoom,
+    /// The client is told instead.
+    Refused(Refusal),
+    /// The session ends.
+    End(SessionEnd),
+}
+
+/// What a client is told in place of a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// By millpond.
+    Ours(RefusalReason),
+    /// By the service, in its own words: a whole reply.
+    Service(Vec<u8>),
+}
+
+/// Requests to hand over.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Requests<'r> {
+    /// So many bytes that the client sent first, and nobody has taken.
+    Front(usize),
+    /// These.
+    Given(&'r [u8]),
+}
+
+impl<L: Language> Conversation<L> {
+    pub(super) fn new(links: Arc<Links<L>>, now: Instant) -> Self {
+        let known = links.known(L::Identity::default());
+        Self {
+            links,
+            known,
+            mailbox: Arc::default(),
+            link: None,
+            pin: None,
+            is_long: false,
+            in_flight: 0,
+            began_at: now,
+            moved_at: now,
+            outgoing: Vec::new(),
+            written: 0,
+            has_waited_for_client: false,
+            was_pinned: false,
+            is_midway: false,
+            has_room: false,
+            returned: VecDeque::new(),
+            retries: 0,
+        }
+    }
+
+    /// Whether nothing is owed to the client, and all that was is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.is_flushed() && self.pin.is_none()
+    }
+
+    /// Holds no memory while nothing is under way.
+    pub(super) fn rest(&mut self) {
+        if self.is_flushed() {
+            self.outgoing = Vec::new();
+            self.written = 0;
+        }
+    }
+
+    /// Answers in the service's place. Nothing is in flight.
+    pub(super) fn answer(&mut self, reply: &[u8]) {
+        debug_assert_eq!(
+            self.in_flight, 0,
+            "it would overtake replies of the service's"
+        );
+        self.outgoing.extend_from_slice(reply);
+    }
+
+    /// Is served over the connections of another identity from now on.
+    pub(super) fn serve_as(&mut self, known: Arc<Known<L>>) {
+        self.known = known;
+        self.link = None;
+    }
+
+    /// Hands over whole requests with so many replies.
+    pub(super) async fn send(
+        &mut self,
+        session: &mut Session,
+        requests: Requests<'_>,
+        run: (Kind<L>, usize, bool),
+    ) -> Result<(), Unsent> {
+        loop {
+            let link = match &self.pin {
+                Some(pin) => Arc::clone(pin.link()),
+                None => self.shared_link(session).await?,
+            };
+            let bytes = match requests {
+                Requests::Front(count) => &session.client.inbound.filled()[..count],
+                Requests::Given(bytes) => bytes,
+            };
+            match link.send(&self.mailbox, bytes, run) {
+                Ok(()) => {
+                    if let Requests::Front(count) = requests {
+                        session.client.inbound.consume(count);
+                    }
+                    if self.in_flight == 0 {
+                        self.began_at = clock::now();
+                        self.moved_at = self.began_at;
+                    }
+                    self.in_flight += run.1;
+                    session.note_address(&link.address);
+                    session.client.facts.set_phase(Phase::Request);
+                    return Ok(());
+                }
+                Err(NotSent::Full) => {
+                    self.has_room = false;
+                    self.wait(session, Until::Room).await.map_err(Unsent::End)?;
+                }
+                Err(NotSent::Closed) if self.pin.is_some() => {
+                    let died = RefusalReason::UpstreamDied;
+                    return Err(Unsent::Refused(Refusal::Ours(died)));
+                }
+                Err(NotSent::Closed) => {
+                    self.wait(session, Until::Settled)
+                        .await
+                        .map_err(Unsent::End)?;
+                    self.link = None;
+                }
+            }
+        }
+    }
+
+    /// Hands over a part of a request whose reply is owed already, or what is said while it streams.
+    pub(super) async fn send_on(
+        &mut self,
+        session: &mut Session,
+        count: usize,
+        kind: Kind<L>,
+    ) -> Result<(), Unsent> {
+        loop {
+            let bytes = &session.client.inbound.filled()[..count];
+            let sent = match &self.pin {
+                Some(pin) => pin.send_on(&self.mailbox, bytes, kind),
+                None => Err(NotSent::Closed),
+            };
+            match sent {
+                Ok(()) => {
+                    session.client.inbound.consume(count);
+                    return Ok(());
+                }
+                Err(NotSent::Full) => {
+                    self.has_room = false;
+                    self.wait(session, Until::Room).await.map_err(Unsent::End)?;
+                }
+                Err(NotSent::Closed) => {
+                    let died = RefusalReason::UpstreamDied;
+                    return Err(Unsent::Refused(Refusal::Ours(died)));
+                }
+            }
+        }
+    }
+
+    /// The connection that is shared: the one before where something is in flight, else the least
+    /// loaded.
+    async fn shared_link(&mut self, session: &mut Session) -> Result<Arc<Link<L>>, Unsent> {
+        if let Some(link) = &self.link
+            && (self.in_flight > 0 || (self.links.is_single() && link.is_open()))
+        {
+            return Ok(Arc::clone(link));
+        }
+        let found = self.links.find(&self.known, clock::now());
+        let link = match found {
+            Found::Link(link) => link,
+            Found::NoRoom => return Err(Unsent::NoRoom),
+            Found::QueueFull => {
+                let full = RefusalReason::QueueFull;
+                return Err(Unsent::Refused(Refusal::Ours(full)));
+            }
+            Found::Wait(opened) => {
+                session.client.facts.set_phase(Phase::Queue);
+                let opened = self.while_listening(session, opened).await?;
+                let died = Err(NotOpened::NotLent(AcquireError::Draining));
+                opened.unwrap_or(died).map_err(refused)?
+            }
+        };
+        self.link = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Takes a connection for the session alone. Nothing is in flight. `is_proof`: the service is told
+    /// anew who is served.
+    pub(super) async fn pin(
+        &mut self,
+        session: &mut Session,
+        known: &Arc<Known<L>>,
+        reason: LeaseReason,
+        patience: Patience,
+        is_proof: bool,
+    ) -> Result<(), Unsent> {
+        let links = Arc::clone(&self.links);
+        links.upstream().stats().pins.increment(reason);
+        if !links.may_pin() {
+            return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases)));
+        }
+        session.client.facts.set_phase(Phase::Queue);
+        let deadline = clock::now() + session.rules.upstream_settings.pool.wait_timeout;
+        let permitted = tokio::time::timeout_at(deadline.into(), links.may_be_pinned(patience));
+        let pinning = match self.while_listening(session, permitted).await? {
+            Ok(Some(pinning)) => pinning,
+            Ok(None) => return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases))),
+            Err(_elapsed) => {
+                return Err(Unsent::Refused(Refusal::Ours(RefusalReason::WaitTimeout)));
+            }
+        };
+        let lease = self.lease(session, known).await?;
+        session.note_lease(&lease);
+        let mailbox = Arc::clone(&self.mailbox);
+        let pinned = links.pin_lease(pinning, lease, known, &mailbox, is_proof);
+        let pin = self
+            .while_listening(session, pinned)
+            .await?
+            .map_err(refused)?;
+        self.pin = Some(pin);
+        self.is_long = patience == Patience::Long;
+        Ok(())
+    }
+
+    async fn lease(
+        &mut self,
+        session: &mut Session,
+        known: &Arc<Known<L>>,
+    ) -> Result<Lease, Unsent> {
+        let want = Want {
+            key: known.key,
+            fresh: false,
+        };
+        match session.acquire(want, true, clock::now()).await {
+            Ok((lease, _)) => Ok(lease),
+            Err(NoLease::Refused(error)) => {
+                let reason = refusal::of_acquire(&error);
+                Err(Unsent::Refused(Refusal::Ours(reason)))
+            }
+            Err(NoLease::Ended(end)) => Err(Unsent::End(end)),
+        }
+    }
+
+    /// Gives the session's own connection back, where nothing is owed.
+    pub(super) fn give_back(&mut self, left: Left) {
+        if let Some(pin) = self.pin.take() {
+            match self.in_flight {
+                0 => {
+                    self.in_flight += usize::from(left == Left::SomethingAndListens);
+                    pin.give_back(left);
+                }
+                _ => pin.abandon(DiscardReason::ClientGone),
+            }
+        }
+    }
+
+    /// Has the session's own connection send it all that the service says.
+    pub(super) fn stream(&mut self) -> bool {
+        self.is_long = true;
+        let (links, mailbox) = (&self.links, &self.mailbox);
+        let pin = self.pin.as_mut();
+        pin.is_some_and(|pin| pin.stream(links, mailbox).is_ok())
+    }
+
+    /// What comes for the session from here on is dropped.
+    pub(super) fn leave(&mut self) {
+        self.mailbox.leave();
+        if let Some(pin) = self.pin.take() {
+            pin.abandon(DiscardReason::ClientGone);
+        }
+    }
+}
+
+/// What a client is told where no connection came of it.
+fn refused(error: NotOpened) -> Unsent {
+    Unsent::Refused(match error {
+        NotOpened::NotLent(error) => Refusal::Ours(refusal::of_acquire(&error)),
+        NotOpened::Refused(reply) => Refusal::Service(reply),
+        NotOpened::Died => Refusal::Ours(RefusalReason::UpstreamDied),
+    })
+}
+
+impl<L: Language> Drop for Conversation<L> {
+    fn drop(&mut self) {
+        self.mailbox.leave();
+    }
+}

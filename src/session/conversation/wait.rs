@@ -1,0 +1,245 @@
+//! Waiting in a conversation: replies go to the client, and what the client says is listened to.
+//!
+//! Invariant: a client that takes nothing of what it is owed is asked for nothing more.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{Conversation, Unsent};
+use crate::close::{Initiator, Manner, Phase};
+use crate::protocol::replies::Language;
+use crate::relay::client::ClientLost;
+use crate::relay::shared::Standing;
+use crate::session::{Session, SessionEnd, verdict};
+use crate::stats::reason::{DiscardReason, ExchangeOutcome};
+use crate::stats::sessions::Command;
+use crate::sys::clock;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::session) enum Until {
+    /// More bytes of the client's, or its FIN; until then, if it owes them.
+    Bytes(Option<Instant>),
+    /// Every reply is here.
+    Settled,
+    /// Every reply is with the client's kernel.
+    Flushed,
+    /// There is room for a request.
+    Room,
+    /// No reply is in the midst.
+    Between,
+}
+
+/// What has happened meanwhile.
+enum Event {
+    Done,
+    Returned,
+}
+
+/// A larger buffer is freed when it is empty.
+const OUTGOING_KEPT_BYTES: usize = 16 * 1024;
+
+impl<L: Language> Conversation<L> {
+    /// Waits for `future`, and listens to the client meanwhile: who is gone needs nothing.
+    pub(super) async fn while_listening<T>(
+        &mut self,
+        session: &mut Session,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Unsent> {
+        let mut future = pin!(future);
+        let waited = poll_fn(|context| {
+            if let Err(lost) = listen(session, context) {
+                return Poll::Ready(Err(lost));
+            }
+            future.as_mut().poll(context).map(Ok)
+        });
+        waited.await.map_err(|lost| {
+            let end = verdict::client_lost(lost, Phase::Queue, true);
+            Unsent::End(end)
+        })
+    }
+
+    /// Moves replies to the client until what is waited for has happened.
+    pub(in crate::session) async fn wait(
+        &mut self,
+        session: &mut Session,
+        until: Until,
+    ) -> Result<(), SessionEnd> {
+        let known_bytes = session.client.inbound.filled().len();
+        loop {
+            match poll_fn(|context| self.poll(session, context, until, known_bytes)).await? {
+                Event::Done => return Ok(()),
+                Event::Returned => Box::pin(self.settle_returned(session)).await?,
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        session: &mut Session,
+        context: &mut Context<'_>,
+        until: Until,
+        known_bytes: usize,
+    ) -> Poll<Result<Event, SessionEnd>> {
+        self.mailbox.watch(context);
+        loop {
+            self.flush(session, context)?;
+            if !self.is_flushed() || !self.take(session)? {
+                break;
+            }
+        }
+        if !self.returned.is_empty() && self.is_flushed() {
+            return Poll::Ready(Ok(Event::Returned));
+        }
+        if let Err(lost) = listen(session, context) {
+            return Poll::Ready(Err(self.client_lost(lost)));
+        }
+        let client = &session.client;
+        let has_more = client.inbound.filled().len() > known_bytes || client.has_ended;
+        let is_done = match until {
+            Until::Bytes(_) => has_more && self.is_flushed(),
+            Until::Settled => self.in_flight == 0,
+            Until::Flushed => self.in_flight == 0 && self.is_flushed(),
+            Until::Room => self.has_room || self.in_flight == 0,
+            Until::Between => !self.is_midway,
+        };
+        if is_done {
+            return Poll::Ready(Ok(Event::Done));
+        }
+        if let Some(end) = self.given_up(session) {
+            return Poll::Ready(Err(end));
+        }
+        self.watch_time(session, context, until)
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.written == self.outgoing.len()
+    }
+
+    fn flush(
+        &mut self,
+        session: &mut Session,
+        context: &mut Context<'_>,
+    ) -> Result<(), SessionEnd> {
+        let transport = &mut session.client.transport;
+        while !self.is_flushed() {
+            match transport.poll_write(context, &self.outgoing[self.written..], &[]) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.has_waited_for_client = true;
+                    session.client.facts.add_written_bytes(count as u64);
+                }
+                Poll::Ready(Err(error)) => return Err(self.client_lost(ClientLost::at(&error))),
+            }
+        }
+        if self.written > 0 {
+            self.outgoing.clear();
+            self.outgoing.shrink_to(OUTGOING_KEPT_BYTES);
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Takes what is in the mailbox; whether there is something to write now.
+    fn take(&mut self, session: &Session) -> Result<bool, SessionEnd> {
+        let taken = self.mailbox.take(&mut self.outgoing);
+        self.is_midway = taken.is_midway;
+        self.has_room |= taken.has_room;
+        if taken.standing == Standing::CutOff {
+            return Err(self.client_lost(ClientLost::WithheldRoom));
+        }
+        if taken.replies > 0 {
+            let stats = session.rules.upstream.stats();
+            self.moved_at = clock::now();
+            let duration = self.moved_at - self.began_at;
+            for _ in 0..taken.replies {
+                stats.exchanges.increment(ExchangeOutcome::Completed);
+                stats.exchange_duration.observe(duration);
+            }
+            self.in_flight -= taken.replies;
+            self.retries = 0;
+        }
+        self.returned.extend(taken.returned);
+        Ok(!self.outgoing.is_empty())
+    }
+
+    /// The end of a session that holds a connection for as long as it takes, and is not waited for: its
+    /// client needs it no more, or millpond is stopping.
+    fn given_up(&self, session: &Session) -> Option<SessionEnd> {
+        if !self.is_long || self.pin.is_none() {
+            return None;
+        }
+        let (initiator, manner) = match session.client.facts.control.command() {
+            _ if session.client.has_ended => (Initiator::Downstream, Manner::Fin),
+            Command::None => return None,
+            Command::Drain | Command::Cut => (Initiator::Operator, Manner::Fin),
+        };
+        Some(SessionEnd::graceful(initiator, Phase::Idle, manner))
+    }
+
+    fn watch_time(
+        &mut self,
+        session: &mut Session,
+        context: &mut Context<'_>,
+        until: Until,
+    ) -> Poll<Result<Event, SessionEnd>> {
+        let owes_room = !self.is_flushed();
+        let is_silent = self.pin.is_some() && self.in_flight > 0 && !self.is_long;
+        let deadline = match until {
+            _ if owes_room => {
+                if std::mem::take(&mut self.has_waited_for_client) {
+                    self.moved_at = clock::now();
+                }
+                self.moved_at + session.rules.listener.stall_timeout
+            }
+            _ if is_silent => self.moved_at + self.links.response_timeout(),
+            Until::Bytes(Some(deadline)) => deadline,
+            _ => return Poll::Pending,
+        };
+        if session.client.alarm.poll(context, deadline).is_pending() {
+            return Poll::Pending;
+        }
+        if owes_room {
+            return Poll::Ready(Err(self.client_lost(ClientLost::WithheldRoom)));
+        }
+        if !is_silent {
+            return Poll::Ready(Err(self.client_lost(ClientLost::WithheldBytes)));
+        }
+        // What it owes comes back to the mailbox.
+        if let Some(pin) = self.pin.take() {
+            pin.abandon(DiscardReason::ResponseTimeout);
+            self.was_pinned = true;
+        }
+        Poll::Pending
+    }
+
+    /// The end of a session whose client was lost.
+    fn client_lost(&self, lost: ClientLost) -> SessionEnd {
+        let phase = match (self.is_midway || !self.is_flushed(), self.in_flight) {
+            (true, _) => Phase::Response,
+            (false, 0) => Phase::Idle,
+            (false, _) => Phase::Request,
+        };
+        // Every reply says how long it is.
+        verdict::client_lost(lost, phase, true)
+    }
+}
+
+/// Takes in what the client sends while there is room, and notices when it is gone.
+fn listen(session: &mut Session, context: &mut Context<'_>) -> Result<(), ClientLost> {
+    let client = &mut session.client;
+    while !client.has_ended && !client.inbound.is_full() {
+        match client.poll_read(context) {
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Err(ClientLost::at(&error)),
+            Poll::Pending => break,
+        }
+    }
+    match client.poll_command(context) {
+        Command::Cut => Err(ClientLost::Cut),
+        Command::None | Command::Drain => Ok(()),
+    }
+}
