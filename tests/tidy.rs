@@ -295,7 +295,7 @@ fn the_architecture_page_stays_short() {
         .unwrap()
         .lines()
         .count();
-    assert!(lines <= 150, "ARCHITECTURE.md has {lines} lines");
+    assert!(lines <= 160, "ARCHITECTURE.md has {lines} lines");
 }
 
 #[test]

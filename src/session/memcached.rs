@@ -18,9 +18,8 @@ use crate::protocol::memcached::{
     Kind, Limits, Local, Memcached, RequestFramer, RequestViolation, Scan, Treatment, treatment,
     write_disarmed,
 };
-use crate::relay::shared::{Left, Links, Patience};
+use crate::relay::shared::{Left, Links, Nature, Patience};
 use crate::stats::reason::{LeaseReason, RefusalReason};
-use crate::stats::sessions::Command;
 use crate::sys::clock;
 
 /// A request up to this size goes over a shared connection, held whole before its first byte does.
@@ -69,7 +68,7 @@ impl Conversing {
             session.await_request().await?;
             session.renew_rules();
         }
-        self.heed_drain(session).await?;
+        self.conversation.heed_drain(session).await?;
         let done = match self.framer.scan(session.client.inbound.filled()) {
             Ok(Scan::More) => return self.await_more(session).await,
             Ok(Scan::Whole { bytes }) => self.request(session, bytes).await,
@@ -102,16 +101,6 @@ impl Conversing {
         }
     }
 
-    /// Who has been served is served no more once millpond stops.
-    async fn heed_drain(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
-        if session.client.facts.control.command() == Command::None || session.exchanges() == 0 {
-            return Ok(());
-        }
-        self.conversation.wait(session, Until::Flushed).await?;
-        let (initiator, phase) = (Initiator::Operator, Phase::Idle);
-        Err(SessionEnd::graceful(initiator, phase, Manner::Fin))
-    }
-
     /// Does what one whole request asks for.
     async fn request(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         self.request_since = None;
@@ -121,21 +110,23 @@ impl Conversing {
                 self.disarmed.clear();
                 write_disarmed(request, &mut self.disarmed);
                 let disarmed = std::mem::take(&mut self.disarmed);
+                let nature = Nature::of(shared.read_only);
                 let requests = Requests::Given(&disarmed);
-                let sent = self.share(session, requests, shared.kind).await;
+                let sent = self.share(session, requests, shared.kind, nature).await;
                 self.disarmed = disarmed;
                 sent?;
                 session.client.inbound.consume(bytes);
                 Ok(())
             }
             Treatment::Share(shared) => {
-                self.share(session, Requests::Front(bytes), shared.kind)
+                let nature = Nature::of(shared.read_only);
+                self.share(session, Requests::Front(bytes), shared.kind, nature)
                     .await
             }
             Treatment::Answer(Local::Say(reply)) => {
                 session.client.inbound.consume(bytes);
                 session.client.facts.count_exchanges(1);
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.conversation.answer(reply);
                 Ok(())
             }
@@ -161,11 +152,10 @@ impl Conversing {
         session: &mut Session,
         requests: Requests<'_>,
         kind: Kind,
+        nature: Nature,
     ) -> Result<(), Unsent> {
-        let sent = self
-            .conversation
-            .send(session, requests, (kind, 1, false))
-            .await;
+        let run = (kind, 1, nature);
+        let sent = self.conversation.send(session, requests, run).await;
         session.client.facts.count_exchanges(1);
         let refusal = match sent {
             Ok(()) => return Ok(()),
@@ -173,7 +163,7 @@ impl Conversing {
             Err(Unsent::Refused(refusal)) => refusal,
             Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::QueueFull),
         };
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         if let Requests::Front(bytes) = requests {
             session.client.inbound.consume(bytes);
         }
@@ -191,26 +181,8 @@ impl Conversing {
             }
             return self.large(session).await;
         }
-        if client.has_ended {
-            let is_cut = !client.inbound.is_empty();
-            self.conversation.wait(session, Until::Flushed).await?;
-            let (phase, manner) = match is_cut {
-                true => (Phase::Request, Manner::Truncated),
-                false => (Phase::Idle, Manner::Fin),
-            };
-            return Err(SessionEnd::graceful(Initiator::Downstream, phase, manner));
-        }
-        // The limit counts from the first byte.
-        let deadline = match client.inbound.is_empty() {
-            true => None,
-            false => {
-                let since = *self.request_since.get_or_insert_with(clock::now);
-                Some(since + session.rules.listener.head_timeout)
-            }
-        };
-        self.conversation
-            .wait(session, Until::Bytes(deadline))
-            .await
+        let since = &mut self.request_since;
+        self.conversation.await_bytes(session, since).await
     }
 
     /// A request that is too large to be held whole goes over a connection of its own as it comes.
@@ -252,11 +224,6 @@ impl Conversing {
         Ok(())
     }
 
-    async fn settle(&mut self, session: &mut Session) -> Result<(), Unsent> {
-        let settled = self.conversation.wait(session, Until::Settled).await;
-        settled.map_err(Unsent::End)
-    }
-
     /// Answers a request that the service never sees, when it is its turn.
     async fn refuse(
         &mut self,
@@ -264,7 +231,7 @@ impl Conversing {
         reason: RefusalReason,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Unsent> {
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         session.client.facts.count_exchanges(1);
         session.count_refused_exchange();
         session.count_refusal(reason);
@@ -280,17 +247,10 @@ impl Conversing {
         session: &mut Session,
         violation: RequestViolation,
     ) -> SessionEnd {
-        if let Err(end) = self.conversation.wait(session, Until::Settled).await {
-            return end;
-        }
-        session.count_refusal(RefusalReason::BadCommand);
         let mut reply = Vec::new();
         violation.write_reply(&mut reply);
-        self.conversation.answer(&reply);
-        match self.conversation.wait(session, Until::Flushed).await {
-            Ok(()) => refusal::end(RefusalReason::BadCommand),
-            Err(end) => end,
-        }
+        let reason = RefusalReason::BadCommand;
+        self.conversation.say_last(session, &reply, reason).await
     }
 }
 

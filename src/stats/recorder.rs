@@ -47,6 +47,8 @@ pub struct Story {
     pub service: Option<Peer>,
     /// The session, by its number.
     pub session: Option<u64>,
+    /// Of a connection that carried the exchanges of several: how many of them it owed something.
+    pub sessions: Option<usize>,
     /// Why the upstream connection was discarded.
     pub discard: Option<DiscardReason>,
     /// Which exchange on this connection it was, counted from 1; 0: none had begun.
@@ -68,6 +70,7 @@ impl Story {
             client: None,
             service: None,
             session: None,
+            sessions: None,
             discard: None,
             exchange: 0,
             age: Duration::ZERO,

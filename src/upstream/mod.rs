@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::core::{Action, Answer, Core, Refused};
 use self::ends::seen_when;
 use self::reshape::{Dialling, Shape};
-pub use self::sharing::{Sharer, SharingRules};
+pub use self::sharing::{Retry, Sharer, SharingRules};
 pub use self::wait::Wait;
 use crate::config::checked;
 use crate::pool::connect::Failed;

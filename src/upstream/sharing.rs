@@ -5,7 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::checked::{self, Retry};
+use crate::config::checked;
+
+pub use crate::config::checked::Retry;
 
 /// Who has connections of an upstream carry the exchanges of several sessions.
 pub trait Sharer: Send + Sync + fmt::Debug {
@@ -38,8 +40,8 @@ pub struct SharingRules {
     pub idle_timeout: Option<Duration>,
     /// How many exchanges a connection may carry; `None`: without limit.
     pub max_exchanges: Option<u64>,
-    /// Whether it is worth finding out that a service did not have a request.
-    pub seeks_proof: bool,
+    /// Which requests may be sent again.
+    pub retry: Retry,
 }
 
 impl SharingRules {
@@ -57,7 +59,7 @@ impl SharingRules {
             response_timeout: settings.response_timeout,
             idle_timeout: pool.idle_timeout,
             max_exchanges: pool.max_exchanges,
-            seeks_proof: settings.retry != Retry::Off,
+            retry: settings.retry,
         }
     }
 }

@@ -5,58 +5,50 @@
 //!
 //! Invariant: every request that was taken over is answered or given back, in order.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::link::{Left, Link, Owed};
-use super::mailbox::{Batch, Returned};
+use super::link::{Left, Owed};
+use super::mailbox::{Batch, Nature, Returned};
 use super::owner::{End, Owner};
 use crate::pool::Seen;
 use crate::protocol::replies::Language;
 use crate::relay::delivery::Delivery;
-use crate::relay::proof;
+use crate::relay::proof::{self, Found};
 use crate::stats::reason::{DiscardReason, RaceLost, RetryReason};
 use crate::stats::tree::UpstreamStats;
 use crate::sys::clock;
+use crate::upstream::Retry;
 
 impl<L: Language> Owner<L> {
     /// Ends the connection, or gives it back, and gives every session back what it was owed.
-    pub(super) async fn finish(mut self, end: End, seeks_proof: bool, stats: &UpstreamStats) {
+    pub(super) async fn finish(mut self, end: End, retry: Retry, stats: &UpstreamStats) {
         let gathered = self.link.end();
         if end == End::GivenBack(Left::Nothing) {
             self.lease.release_after(self.exchanges, clock::now());
-            give_back::<L>(gathered.owed.into(), &gathered.requests, 0, 0);
+            let requests = Requests::from(0, &gathered.requests);
+            give_back::<L>(gathered.owed.into(), requests, Executed::UpTo(0));
             return;
         }
         let (reason, mut seen) = self.verdict(end);
-        let mut executed_bytes = self.writing.written_bytes;
+        let mut executed = Executed::UpTo(self.writing.written_bytes);
         if reason == DiscardReason::LostRace {
-            let delivery = match seeks_proof && self.is_provable() {
-                true => {
-                    let request_bytes = self.busy_bytes();
-                    let service = &mut self.lease.connection_mut().transport;
-                    let found = Box::pin(proof::find_out(service, request_bytes)).await;
-                    seen = found.seen.unwrap_or(seen);
-                    self.lease.connection_mut().dropped_bytes += found.dropped_bytes;
-                    found.delivery
-                }
-                false => Delivery::Undecided,
-            };
+            let delivery = self.find_out(retry).await;
+            seen = delivery.seen.unwrap_or(seen);
             let written: usize = self.owed.iter().map(|it| it.replies).sum();
-            if delivery == Delivery::Undelivered {
-                executed_bytes -= self.busy_bytes();
-                (0..written).for_each(|_| stats.retries.increment(RetryReason::Proven));
+            if delivery.delivery == Delivery::Undelivered {
+                executed = Executed::Proven(self.writing.written_bytes - self.busy_bytes());
             } else {
-                let lost = RaceLost::of(delivery);
+                let lost = RaceLost::of(delivery.delivery);
                 (0..written).for_each(|_| stats.races_lost.increment(lost));
             }
         }
-        let touched: HashSet<_> = self
-            .owed
-            .iter()
-            .map(|it| Arc::as_ptr(&it.mailbox))
-            .collect();
-        let sessions_touched = touched.len();
+        if let (Retry::Idempotent, Executed::UpTo(bytes), false) = (retry, executed, self.is_midway)
+        {
+            executed = Executed::ReadOnlyUpTo(bytes);
+        }
+        let touched = self.owed.iter().map(|it| Arc::as_ptr(&it.mailbox));
+        let sessions_touched = touched.collect::<HashSet<_>>().len();
         let undelivered_bytes = self.inbound.filled().len() as u64;
         let connection = self.lease.connection_mut();
         connection.sessions_touched = sessions_touched;
@@ -65,14 +57,28 @@ impl<L: Language> Owner<L> {
         connection.idle_until = clock::now();
         connection.dropped_bytes += undelivered_bytes;
         self.lease.discard(reason, seen);
-        let taken = self.writing.requests.len() + gathered.requests.len();
         let mut requests = self.writing.requests;
         let from = self.taken_bytes - requests.len() as u64;
-        requests.reserve(taken - requests.len());
         requests.extend_from_slice(&gathered.requests);
         let mut owed = self.owed;
         owed.extend(gathered.owed);
-        give_back::<L>(owed, &requests, from, executed_bytes);
+        give_back::<L>(owed, Requests::from(from, &requests), executed);
+    }
+
+    /// Whether the service had what was written since nothing was owed.
+    async fn find_out(&mut self, retry: Retry) -> Found {
+        let request_bytes = self.busy_bytes();
+        if retry == Retry::Off || !self.is_provable() {
+            return Found {
+                delivery: Delivery::Undecided,
+                seen: None,
+                dropped_bytes: 0,
+            };
+        }
+        let service = &mut self.lease.connection_mut().transport;
+        let found = Box::pin(proof::find_out(service, request_bytes)).await;
+        self.lease.connection_mut().dropped_bytes += found.dropped_bytes;
+        found
     }
 
     /// Why the connection goes, and what was seen of it.
@@ -103,78 +109,112 @@ impl<L: Language> Owner<L> {
     }
 }
 
-/// Gives requests back to their sessions. `requests` are those from the place `from` of all that were
-/// taken over; what lies before `executed_bytes` may have been executed.
-fn give_back<L: Language>(
-    owed: std::collections::VecDeque<Owed<L>>,
-    requests: &[u8],
+/// What the service may have executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Executed {
+    /// Requests that end up to this place.
+    UpTo(u64),
+    /// The same; what changes nothing may be executed twice.
+    ReadOnlyUpTo(u64),
+    /// The same; TCP has proved it.
+    Proven(u64),
+}
+
+/// Requests that are still held, from a place of all that were ever taken over.
+#[derive(Debug, Clone, Copy)]
+struct Requests<'r> {
     from: u64,
-    executed_bytes: u64,
-) {
+    bytes: &'r [u8],
+}
+
+impl<'r> Requests<'r> {
+    fn from(from: u64, bytes: &'r [u8]) -> Self {
+        Self { from, bytes }
+    }
+
+    fn end(self) -> u64 {
+        self.from + self.bytes.len() as u64
+    }
+
+    /// So many from the place `at`, if they are still held.
+    fn get(self, at: u64, count: usize) -> Option<&'r [u8]> {
+        let start = usize::try_from(at.checked_sub(self.from)?).ok()?;
+        self.bytes.get(start..start.checked_add(count)?)
+    }
+}
+
+/// Gives requests back to their sessions. `owed` ends where `requests` do.
+fn give_back<L: Language>(owed: VecDeque<Owed<L>>, requests: Requests<'_>, executed: Executed) {
     let all: u64 = owed.iter().map(|it| it.request_bytes as u64).sum();
-    let end = from + requests.len() as u64;
-    let mut at = end - all;
+    let mut at = requests.end() - all;
     for owed in owed {
         let until = at + owed.request_bytes as u64;
         if owed.replies > 0 {
-            let held = at
-                .checked_sub(from)
-                .and_then(|start| usize::try_from(start).ok())
-                .and_then(|start| requests.get(start..start + owed.request_bytes));
-            give_back_run::<L>(owed, held, at, executed_bytes);
+            let held = requests.get(at, owed.request_bytes);
+            give_back_run::<L>(&owed, held, at, executed);
         }
         at = until;
     }
 }
 
 /// Gives back the requests of one run, of which the first bytes stand at the place `at`.
-fn give_back_run<L: Language>(owed: Owed<L>, held: Option<&[u8]>, at: u64, executed_bytes: u64) {
-    let Owed {
-        mailbox,
-        kind,
-        replies,
-        answered,
-        is_block,
-        ..
-    } = owed;
+fn give_back_run<L: Language>(owed: &Owed<L>, held: Option<&[u8]>, at: u64, executed: Executed) {
+    let (mut executed_bytes, mut retry) = match executed {
+        Executed::UpTo(bytes) | Executed::ReadOnlyUpTo(bytes) => (bytes, RetryReason::Unsent),
+        Executed::Proven(bytes) => (bytes, RetryReason::Proven),
+    };
+    let may_repeat = matches!(executed, Executed::ReadOnlyUpTo(_));
+    if may_repeat && owed.nature == Nature::ReadOnly && at < executed_bytes {
+        (executed_bytes, retry) = (0, RetryReason::Idempotent);
+    }
+    let lost = |replies| Returned::Lost(owed.kind, replies);
     let unsent = |requests: &[u8], replies| {
-        Returned::Unsent(Batch {
+        let batch = Batch {
             requests: requests.to_vec(),
-            kind,
+            kind: owed.kind,
             replies,
-            is_block,
-        })
+            nature: owed.nature,
+        };
+        Returned::Unsent(batch, retry)
     };
     match held {
-        Some(requests) if at >= executed_bytes && answered == 0 => {
-            mailbox.give_back(unsent(requests, replies));
+        Some(requests) if at >= executed_bytes && owed.answered == 0 => {
+            owed.mailbox.give_back(unsent(requests, owed.replies));
         }
-        Some(mut rest) if !is_block => {
-            let (mut at, mut lost, mut place) = (at, 0, 0);
-            while !rest.is_empty() {
-                let length = L::first_request(rest).clamp(1, rest.len());
-                at += length as u64;
-                place += 1;
-                if at > executed_bytes {
-                    break;
-                }
-                lost += usize::from(place > answered);
-                rest = &rest[length..];
+        Some(requests) if owed.nature != Nature::Block => {
+            let (executed, rest) = split::<L>(requests, at, executed_bytes, owed.answered);
+            if executed > 0 {
+                owed.mailbox.give_back(lost(executed));
             }
-            if lost > 0 {
-                mailbox.give_back(Returned::Lost(kind, lost));
-            }
-            if replies > lost {
-                mailbox.give_back(unsent(rest, replies - lost));
+            if owed.replies > executed {
+                owed.mailbox
+                    .give_back(unsent(rest, owed.replies - executed));
             }
         }
-        _ => mailbox.give_back(Returned::Lost(kind, replies)),
+        _ => owed.mailbox.give_back(lost(owed.replies)),
     }
 }
 
-impl<L: Language> Link<L> {
-    /// Whom it leads to, for messages.
-    pub fn service(&self) -> &str {
-        &self.address
+/// How many of the requests that were not answered may have been executed, and the rest. The first
+/// `answered` of them were answered.
+fn split<L: Language>(
+    mut rest: &[u8],
+    mut at: u64,
+    executed_bytes: u64,
+    answered: usize,
+) -> (usize, &[u8]) {
+    let (mut executed, mut place) = (0, 0);
+    while !rest.is_empty() {
+        let length = L::first_request(rest).clamp(1, rest.len());
+        at += length as u64;
+        place += 1;
+        if place > answered {
+            if at > executed_bytes {
+                break;
+            }
+            executed += 1;
+        }
+        rest = &rest[length..];
     }
+    (executed, rest)
 }

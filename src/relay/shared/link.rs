@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Nature};
 use crate::pool::{EndpointId, PoolKey};
 use crate::protocol::replies::{Language, Replies};
 use crate::stats::reason::DiscardReason;
@@ -74,8 +74,7 @@ pub(super) struct Owed<L: Language> {
     pub(super) replies: usize,
     /// Those that have.
     pub(super) answered: usize,
-    /// Their requests only make sense together.
-    pub(super) is_block: bool,
+    pub(super) nature: Nature,
     /// The bytes of their requests.
     pub(super) request_bytes: usize,
 }
@@ -162,7 +161,7 @@ impl<L: Language> Link<L> {
         &self,
         mailbox: &Arc<Mailbox<Kind<L>>>,
         requests: &[u8],
-        (kind, replies, is_block): (Kind<L>, usize, bool),
+        (kind, replies, nature): (Kind<L>, usize, Nature),
     ) -> Result<(), NotSent> {
         let mut state = self.lock();
         if state.standing != Standing::Open {
@@ -184,7 +183,7 @@ impl<L: Language> Link<L> {
             kind,
             replies,
             answered: 0,
-            is_block,
+            nature,
             request_bytes: requests.len(),
         });
         drop(state);
@@ -220,7 +219,7 @@ impl<L: Language> Link<L> {
             kind,
             replies: 0,
             answered: 0,
-            is_block: false,
+            nature: Nature::Each,
             request_bytes: bytes.len(),
         });
         drop(state);

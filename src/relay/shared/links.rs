@@ -29,7 +29,7 @@ use crate::pool::{Lease, PoolKey};
 use crate::protocol::replies::Language;
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
-use crate::upstream::{AcquireError, Acquired, Sharer, SharingRules, Upstream, Want};
+use crate::upstream::{AcquireError, Acquired, Retry, Sharer, SharingRules, Upstream, Want};
 
 /// The connections of one upstream that have a task of their own.
 #[derive(Debug)]
@@ -302,7 +302,7 @@ impl<L: Language> Links<L> {
             }
             Err((end, unprepared)) => {
                 known.disprove();
-                owner.finish(end, false, self.upstream.stats()).await;
+                owner.finish(end, Retry::Off, self.upstream.stats()).await;
                 Err(match unprepared {
                     Unprepared::Refused(reply) => NotOpened::Refused(reply),
                     Unprepared::Died => NotOpened::Died,
@@ -323,13 +323,13 @@ impl<L: Language> Links<L> {
         if is_left && owner.reset(&L::setup(&known.identity), listener).await {
             end = End::GivenBack(Left::Nothing);
         }
-        let seeks_proof = {
+        let retry = {
             let mut state = self.lock();
             state.open.retain(|it| !Arc::ptr_eq(it, &link));
             state.pinned.retain(|it| !Arc::ptr_eq(it, &link));
-            state.rules.seeks_proof
+            state.rules.retry
         };
-        owner.finish(end, seeks_proof, self.upstream.stats()).await;
+        owner.finish(end, retry, self.upstream.stats()).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {

@@ -11,6 +11,8 @@ use std::task::{Context, Waker};
 
 use futures_util::task::AtomicWaker;
 
+use crate::stats::reason::RetryReason;
+
 /// Where the replies to one session arrive. `K`: what a request says about its reply.
 #[derive(Debug)]
 pub struct Mailbox<K> {
@@ -45,8 +47,8 @@ pub enum Standing {
 /// Requests that were not answered, in their order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Returned<K> {
-    /// None was wholly written, so the service can't have executed one.
-    Unsent(Batch<K>),
+    /// They may be sent elsewhere, for this reason.
+    Unsent(Batch<K>, RetryReason),
     /// So many were written: nobody knows what became of them.
     Lost(K, usize),
 }
@@ -60,8 +62,29 @@ pub struct Batch<K> {
     pub kind: K,
     /// How many replies they have.
     pub replies: usize,
+    /// How they belong together, and what they may do.
+    pub nature: Nature,
+}
+
+/// What is known of requests that are handed over together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nature {
+    /// Each stands for itself.
+    Each,
+    /// Each stands for itself and changes nothing, as the protocol says: it may be executed twice.
+    ReadOnly,
     /// They only make sense together.
-    pub is_block: bool,
+    Block,
+}
+
+impl Nature {
+    /// Of requests that each stand for themselves.
+    pub fn of(read_only: bool) -> Self {
+        match read_only {
+            true => Self::ReadOnly,
+            false => Self::Each,
+        }
+    }
 }
 
 /// What a session takes out of its mailbox.

@@ -16,5 +16,5 @@ mod timing;
 
 pub use link::{Kind, Left, Link, NotSent};
 pub use links::{Found, Known, Links, NotOpened, Opened};
-pub use mailbox::{Batch, Mailbox, Returned, Standing, Taken};
+pub use mailbox::{Batch, Mailbox, Nature, Returned, Standing, Taken};
 pub use pin::{Patience, Pin, Pinning};

@@ -28,7 +28,8 @@ use crate::close::Phase;
 use crate::pool::Lease;
 use crate::protocol::replies::Language;
 use crate::relay::shared::{
-    Found, Kind, Known, Left, Link, Links, Mailbox, NotOpened, NotSent, Patience, Pin, Returned,
+    Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Patience, Pin,
+    Returned,
 };
 use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;
@@ -148,7 +149,7 @@ impl<L: Language> Conversation<L> {
         &mut self,
         session: &mut Session,
         requests: Requests<'_>,
-        run: (Kind<L>, usize, bool),
+        run: (Kind<L>, usize, Nature),
     ) -> Result<(), Unsent> {
         loop {
             let link = match &self.pin {

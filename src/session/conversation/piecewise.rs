@@ -7,7 +7,7 @@ use super::{Conversation, Requests, Unsent, Until};
 use crate::close::Phase;
 use crate::protocol::replies::Language;
 use crate::relay::client::ClientLost;
-use crate::relay::shared::Kind;
+use crate::relay::shared::{Kind, Nature};
 use crate::session::{Session, verdict};
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
@@ -59,7 +59,7 @@ impl<L: Language> Conversation<L> {
                 }
             };
             if count > 0 && !is_begun {
-                let run = (kind, 1, false);
+                let run = (kind, 1, Nature::Block);
                 self.send(session, Requests::Front(count), run).await?;
                 is_begun = true;
             } else if count > 0 {

@@ -11,7 +11,13 @@ use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{RefusalReason, RetryReason};
 
 /// Requests are sent again so often before their client is told.
-const RETRIES_MAX: u8 = 2;
+fn retries_max(retry: RetryReason) -> u8 {
+    match retry {
+        RetryReason::Unsent | RetryReason::Proven => 2,
+        // The service may execute them each time.
+        RetryReason::Idempotent => 1,
+    }
+}
 
 impl<L: Language> Conversation<L> {
     /// Sends elsewhere what came back unsent, and answers for the rest.
@@ -31,12 +37,12 @@ impl<L: Language> Conversation<L> {
         for returned in returned {
             let (kind, replies, batch) = match returned {
                 Returned::Lost(kind, replies) => (kind, replies, None),
-                Returned::Unsent(batch) => (batch.kind, batch.replies, Some(batch)),
+                Returned::Unsent(batch, retry) => (batch.kind, batch.replies, Some((batch, retry))),
             };
-            let is_sound = !was_pinned && self.retries < RETRIES_MAX;
-            let refusal = match batch.filter(|_| is_sound) {
+            let is_sound = |retry| !was_pinned && self.retries < retries_max(retry);
+            let refusal = match batch.filter(|(_, retry)| is_sound(*retry)) {
                 None => Refusal::Ours(RefusalReason::UpstreamDied),
-                Some(batch) => match self.send_again(session, batch).await {
+                Some((batch, retry)) => match self.send_again(session, batch, retry).await {
                     Ok(()) => continue,
                     Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::QueueFull),
                     Err(Unsent::Refused(refusal)) => refusal,
@@ -61,18 +67,19 @@ impl<L: Language> Conversation<L> {
         &mut self,
         session: &mut Session,
         batch: Batch<Kind<L>>,
+        retry: RetryReason,
     ) -> Result<(), Unsent> {
         self.retries += 1;
         let Batch {
             requests,
             kind,
             replies,
-            is_block,
+            nature,
         } = batch;
-        let run = (kind, replies, is_block);
+        let run = (kind, replies, nature);
         self.send(session, Requests::Given(&requests), run).await?;
         let stats = session.rules.upstream.stats();
-        (0..replies).for_each(|_| stats.retries.increment(RetryReason::Unsent));
+        (0..replies).for_each(|_| stats.retries.increment(retry));
         Ok(())
     }
 
@@ -98,6 +105,6 @@ impl<L: Language> Conversation<L> {
 fn replies<K>(returned: &Returned<K>) -> usize {
     match returned {
         Returned::Lost(_, replies) => *replies,
-        Returned::Unsent(batch) => batch.replies,
+        Returned::Unsent(batch, _) => batch.replies,
     }
 }

@@ -12,8 +12,8 @@ use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::replies::Language;
 use crate::relay::client::ClientLost;
 use crate::relay::shared::Standing;
-use crate::session::{Session, SessionEnd, verdict};
-use crate::stats::reason::{DiscardReason, ExchangeOutcome};
+use crate::session::{Session, SessionEnd, refusal, verdict};
+use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 
@@ -73,6 +73,65 @@ impl<L: Language> Conversation<L> {
                 Event::Done => return Ok(()),
                 Event::Returned => Box::pin(self.settle_returned(session)).await?,
             }
+        }
+    }
+
+    /// Waits until every reply is here.
+    pub(in crate::session) async fn settle(&mut self, session: &mut Session) -> Result<(), Unsent> {
+        let settled = self.wait(session, Until::Settled).await;
+        settled.map_err(Unsent::End)
+    }
+
+    /// Waits for more bytes of a request that has begun, or of the next one; the limit counts from the
+    /// first byte. A client that has said FIN is given what it is owed, and no more.
+    pub(in crate::session) async fn await_bytes(
+        &mut self,
+        session: &mut Session,
+        request_since: &mut Option<Instant>,
+    ) -> Result<(), SessionEnd> {
+        let is_begun = !session.client.inbound.is_empty();
+        if session.client.has_ended {
+            self.wait(session, Until::Flushed).await?;
+            let (phase, manner) = match is_begun {
+                true => (Phase::Request, Manner::Truncated),
+                false => (Phase::Idle, Manner::Fin),
+            };
+            return Err(SessionEnd::graceful(Initiator::Downstream, phase, manner));
+        }
+        let since = is_begun.then(|| *request_since.get_or_insert_with(clock::now));
+        let deadline = since.map(|since| since + session.rules.listener.head_timeout);
+        self.wait(session, Until::Bytes(deadline)).await
+    }
+
+    /// Who has been served is served no more once millpond stops.
+    pub(in crate::session) async fn heed_drain(
+        &mut self,
+        session: &mut Session,
+    ) -> Result<(), SessionEnd> {
+        if session.client.facts.control.command() == Command::None || session.exchanges() == 0 {
+            return Ok(());
+        }
+        self.wait(session, Until::Flushed).await?;
+        let (initiator, phase) = (Initiator::Operator, Phase::Idle);
+        Err(SessionEnd::graceful(initiator, phase, Manner::Fin))
+    }
+
+    /// Says `reply`, as the last thing, behind all that is owed.
+    pub(in crate::session) async fn say_last(
+        &mut self,
+        session: &mut Session,
+        reply: &[u8],
+        reason: RefusalReason,
+    ) -> SessionEnd {
+        session.count_refusal(reason);
+        let said = async {
+            self.wait(session, Until::Settled).await?;
+            self.answer(reply);
+            self.wait(session, Until::Flushed).await
+        };
+        match said.await {
+            Ok(()) => refusal::end(reason),
+            Err(end) => end,
         }
     }
 

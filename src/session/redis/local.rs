@@ -11,7 +11,7 @@ use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::redis::{
     Arguments, Credentials, Identity, Local, Version, write_bulk, write_command,
 };
-use crate::relay::shared::{Left, Patience};
+use crate::relay::shared::{Left, Nature, Patience};
 use crate::session::conversation::{Refusal, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::LeaseReason;
@@ -199,7 +199,7 @@ impl Conversing {
         };
         let mut request = Vec::new();
         write_command(&[b"HELLO", version], &mut request);
-        let run = (self.shape(), 1, false);
+        let run = (self.shape(), 1, Nature::Each);
         let requests = Requests::Given(&request);
         match self.conversation.send(session, requests, run).await {
             Ok(()) => {
@@ -222,7 +222,7 @@ impl Conversing {
                     return self.answer_for(session, 0, 1, unsent).await;
                 }
                 self.after_reply();
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.conversation.give_back(Left::Nothing);
                 Ok(())
             }

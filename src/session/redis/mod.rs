@@ -20,17 +20,15 @@ mod pinned;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::conversation::{Conversation, Refusal, Requests, Unsent, Until};
+use super::conversation::{Conversation, Refusal, Requests, Unsent};
 use super::{Session, SessionEnd, refusal};
-use crate::close::{Initiator, Manner, Phase};
 use crate::config::checked;
 use crate::protocol::redis::{
     Arguments, Identity, LeaseNeed, Limits, Redis, Refused, RequestFramer, RequestViolation, Scan,
     Shape, Treatment, canonical, is_inline, may_be_queued, treatment,
 };
-use crate::relay::shared::{Left, Links};
+use crate::relay::shared::{Left, Links, Nature};
 use crate::stats::reason::{LeaseReason, RefusalReason};
-use crate::stats::sessions::Command;
 use crate::sys::clock;
 
 /// A request up to this size goes over a shared connection, held whole before its first byte does.
@@ -59,8 +57,8 @@ enum Next {
     Line(usize),
     /// Bytes that ask for nothing.
     Blank(usize),
-    /// Whole commands that are shared: bytes, and how many.
-    Shared(usize, usize),
+    /// Whole commands that are shared: bytes, how many, and what is known of them.
+    Shared(usize, usize, Nature),
     /// The client broke the protocol.
     Violation(RequestViolation),
     /// More bytes are needed.
@@ -121,13 +119,15 @@ impl Conversing {
             session.await_request().await?;
             session.renew_rules();
         }
-        self.heed_drain(session).await?;
+        self.conversation.heed_drain(session).await?;
         let next = match self.next.take() {
             Some(next) => next,
             None => self.scan(session),
         };
         let done = match next {
-            Next::Shared(bytes, commands) => self.share(session, bytes, commands, false).await,
+            Next::Shared(bytes, commands, nature) => {
+                self.share(session, bytes, commands, nature).await
+            }
             Next::Command(bytes, treatment) => self.command(session, bytes, treatment).await,
             Next::Line(bytes) => self.line(session, bytes).await,
             Next::Blank(bytes) => {
@@ -146,21 +146,12 @@ impl Conversing {
         }
     }
 
-    /// Who has been served is served no more once millpond stops.
-    async fn heed_drain(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
-        if session.client.facts.control.command() == Command::None || session.exchanges() == 0 {
-            return Ok(());
-        }
-        self.conversation.wait(session, Until::Flushed).await?;
-        let (initiator, phase) = (Initiator::Operator, Phase::Idle);
-        Err(SessionEnd::graceful(initiator, phase, Manner::Fin))
-    }
-
     /// Looks at what the client has sent. As many commands as may be shared are taken together.
     fn scan(&mut self, session: &Session) -> Next {
         let bytes = session.client.inbound.filled();
         let overrides = overrides(session);
         let (mut taken, mut commands) = (0, 0);
+        let mut nature = Nature::ReadOnly;
         let next = loop {
             let rest = &bytes[taken..];
             let length = match self.framer.scan(rest) {
@@ -173,14 +164,19 @@ impl Conversing {
                 break Next::Line(length);
             }
             let treatment = treated(&rest[..length], overrides);
-            let is_shared = matches!(treatment, Treatment::Share { .. });
-            if !is_shared || self.hold != Hold::Free || self.replies == ReplyMode::Skip {
+            let Treatment::Share { read_only } = treatment else {
                 break Next::Command(length, treatment);
+            };
+            if self.hold != Hold::Free || self.replies == ReplyMode::Skip {
+                break Next::Command(length, treatment);
+            }
+            if !read_only {
+                nature = Nature::Each;
             }
             taken += length;
             commands += 1;
             if commands == BATCH_MAX {
-                return Next::Shared(taken, commands);
+                return Next::Shared(taken, commands, nature);
             }
         };
         if commands == 0 {
@@ -189,7 +185,7 @@ impl Conversing {
         if !matches!(next, Next::Nothing) {
             self.next = Some(next);
         }
-        Next::Shared(taken, commands)
+        Next::Shared(taken, commands, nature)
     }
 
     /// Hands whole commands over to a connection that others share; where there is none, to one of the
@@ -199,10 +195,10 @@ impl Conversing {
         session: &mut Session,
         bytes: usize,
         commands: usize,
-        is_block: bool,
+        nature: Nature,
     ) -> Result<(), Unsent> {
         self.request_since = None;
-        let run = (self.shape(), commands, is_block);
+        let run = (self.shape(), commands, nature);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -235,7 +231,7 @@ impl Conversing {
             Unsent::Refused(refusal) => refusal,
             Unsent::NoRoom => Refusal::Ours(RefusalReason::QueueFull),
         };
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         session.client.inbound.consume(bytes);
         session.client.facts.count_exchanges(commands);
         let shape = self.shape();
@@ -258,19 +254,23 @@ impl Conversing {
             return self.over_held(session, bytes, treatment).await;
         }
         match treatment {
-            Treatment::Share { .. } => self.share(session, bytes, 1, false).await,
+            Treatment::Share { read_only } => {
+                self.share(session, bytes, 1, Nature::of(read_only)).await
+            }
             Treatment::Answer(local) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.answer(session, bytes, local).await
             }
             Treatment::Refuse(refused) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 session.client.inbound.consume(bytes);
                 self.error(session, refused.message());
                 Ok(())
             }
             Treatment::Lease(LeaseNeed::Transaction) => match self.block(session) {
-                Some((bytes, commands)) => self.share(session, bytes, commands, true).await,
+                Some((bytes, commands)) => {
+                    self.share(session, bytes, commands, Nature::Block).await
+                }
                 None => self.lease(session, bytes, LeaseNeed::Transaction).await,
             },
             Treatment::Lease(need) => self.lease(session, bytes, need).await,
@@ -336,31 +336,8 @@ impl Conversing {
                 Err(Unsent::Refused(_) | Unsent::NoRoom) => Err(self.too_large(session).await),
             };
         }
-        if client.has_ended {
-            let is_cut = !client.inbound.is_empty();
-            self.conversation.wait(session, Until::Flushed).await?;
-            let (phase, manner) = match is_cut {
-                true => (Phase::Request, Manner::Truncated),
-                false => (Phase::Idle, Manner::Fin),
-            };
-            return Err(SessionEnd::graceful(Initiator::Downstream, phase, manner));
-        }
-        // The limit counts from the first byte.
-        let deadline = match client.inbound.is_empty() {
-            true => None,
-            false => {
-                let since = *self.request_since.get_or_insert_with(clock::now);
-                Some(since + session.rules.listener.head_timeout)
-            }
-        };
-        self.conversation
-            .wait(session, Until::Bytes(deadline))
-            .await
-    }
-
-    async fn settle(&mut self, session: &mut Session) -> Result<(), Unsent> {
-        let settled = self.conversation.wait(session, Until::Settled).await;
-        settled.map_err(Unsent::End)
+        let since = &mut self.request_since;
+        self.conversation.await_bytes(session, since).await
     }
 
     /// Says what the client did wrong, and ends its session.
@@ -369,32 +346,22 @@ impl Conversing {
         session: &mut Session,
         violation: RequestViolation,
     ) -> SessionEnd {
-        if let Err(end) = self.conversation.wait(session, Until::Settled).await {
-            return end;
-        }
-        session.count_refusal(RefusalReason::BadCommand);
-        if self.hold != Hold::Streaming {
-            let text = format!("-{}\r\n", violation.message());
-            self.conversation.answer(text.as_bytes());
-        }
-        match self.conversation.wait(session, Until::Flushed).await {
-            Ok(()) => refusal::end(RefusalReason::BadCommand),
-            Err(end) => end,
-        }
+        let reply = match self.hold {
+            // It would stand in the midst of what the service says.
+            Hold::Streaming => Vec::new(),
+            _ => format!("-{}\r\n", violation.message()).into_bytes(),
+        };
+        let reason = RefusalReason::BadCommand;
+        self.conversation.say_last(session, &reply, reason).await
     }
 
     async fn too_large(&mut self, session: &mut Session) -> SessionEnd {
-        if let Err(end) = self.conversation.wait(session, Until::Settled).await {
-            return end;
-        }
-        session.count_refusal(RefusalReason::NoLeases);
-        let (_, sentence) = refusal::answer(RefusalReason::NoLeases);
+        let reason = RefusalReason::NoLeases;
+        let (_, sentence) = refusal::answer(reason);
+        let reply = format!("-ERR millpond: {sentence}\r\n");
         self.conversation
-            .answer(format!("-ERR millpond: {sentence}\r\n").as_bytes());
-        match self.conversation.wait(session, Until::Flushed).await {
-            Ok(()) => refusal::end(RefusalReason::NoLeases),
-            Err(end) => end,
-        }
+            .say_last(session, reply.as_bytes(), reason)
+            .await
     }
 
     /// Answers with an error of millpond's. Nothing is in flight.

@@ -7,7 +7,7 @@ use super::{Conversing, Hold};
 use crate::protocol::redis::{
     Arguments, LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
 };
-use crate::relay::shared::{Left, Patience};
+use crate::relay::shared::{Left, Nature, Patience};
 use crate::session::conversation::{Broken, Piecewise, Refusal, Requests, Unsent, Until};
 use crate::session::{Session, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
@@ -36,7 +36,7 @@ impl Conversing {
                 return self.over_own(session, (bytes, 1), reason(need), left).await;
             }
         };
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         let patience = match hold {
             Hold::Streaming => Patience::Long,
             _ => Patience::Short,
@@ -76,7 +76,7 @@ impl Conversing {
         reason: LeaseReason,
         left: Left,
     ) -> Result<(), Unsent> {
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         let patience = match reason {
             LeaseReason::Blocking => Patience::Long,
             _ => Patience::Short,
@@ -87,7 +87,7 @@ impl Conversing {
         if let Err(unsent) = pinned.await {
             return self.answer_for(session, bytes, commands, unsent).await;
         }
-        let run = (self.shape(), commands, false);
+        let run = (self.shape(), commands, Nature::Each);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -97,7 +97,7 @@ impl Conversing {
         }
         session.client.facts.count_exchanges(commands);
         self.after_reply();
-        self.settle(session).await?;
+        self.conversation.settle(session).await?;
         self.conversation.give_back(left);
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Conversing {
                 self.end_stream(session, bytes, treatment).await
             }
             (_, Treatment::Answer(local @ (Local::Reset | Local::Quit))) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.conversation.give_back(Left::Something);
                 self.hold = Hold::Free;
                 self.answer(session, bytes, local).await
@@ -145,17 +145,17 @@ impl Conversing {
                     .await
             }
             (Hold::Kept, Treatment::Refuse(refused)) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 session.client.inbound.consume(bytes);
                 self.error(session, refused.message());
                 Ok(())
             }
             (_, Treatment::Answer(local)) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.answer(session, bytes, local).await
             }
             (_, Treatment::Lease(need)) if is_streaming(need) => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.stream(session, bytes).await
             }
             _ => self.forward(session, bytes).await,
@@ -181,18 +181,18 @@ impl Conversing {
             }
             _ if is_queueing && matches!(name, b"EXEC" | b"DISCARD") => {
                 self.forward(session, bytes).await?;
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.end_transaction(session, name == b"EXEC")
             }
             _ if !is_queueing && name == b"UNWATCH" => {
                 self.forward(session, bytes).await?;
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.conversation.give_back(Left::Nothing);
                 self.hold = Hold::Free;
                 Ok(())
             }
             Treatment::Refuse(refused) if !is_queueing || !ends_watch => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 session.client.inbound.consume(bytes);
                 self.error(session, refused.message());
                 match is_queueing {
@@ -211,11 +211,11 @@ impl Conversing {
                 self.forward(session, bytes).await
             }
             Treatment::Answer(local) if !is_queueing => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.answer(session, bytes, local).await
             }
             Treatment::Lease(need) if is_streaming(need) && !is_queueing => {
-                self.settle(session).await?;
+                self.conversation.settle(session).await?;
                 self.stream(session, bytes).await
             }
             _ => self.forward(session, bytes).await,
@@ -252,7 +252,7 @@ impl Conversing {
 
     /// Hands one command over to the connection that is held.
     async fn forward(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
-        let run = (self.shape(), 1, false);
+        let run = (self.shape(), 1, Nature::Each);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -283,7 +283,7 @@ impl Conversing {
         session.client.facts.count_exchanges(1);
         self.conversation.give_back(Left::SomethingAndListens);
         self.forget_client();
-        self.settle(session).await
+        self.conversation.settle(session).await
     }
 
     /// A command that is too large to be held whole goes over a connection of its own as it comes.
@@ -300,7 +300,7 @@ impl Conversing {
         }
         let is_held = self.hold != Hold::Free;
         if !is_held {
-            self.settle(session).await?;
+            self.conversation.settle(session).await?;
             let known = self.conversation.known.clone();
             let reason = LeaseReason::LargeRequest;
             let conversation = &mut self.conversation;
@@ -322,7 +322,7 @@ impl Conversing {
         self.after_reply();
         self.request_since = None;
         if !is_held {
-            self.settle(session).await?;
+            self.conversation.settle(session).await?;
             self.conversation.give_back(Left::Nothing);
         }
         Ok(())

@@ -35,6 +35,8 @@ pub struct Row {
     pub local: Option<String>,
     /// The session's number, as in `/api/v1/sessions`.
     pub session: Option<u64>,
+    /// Of a shared connection: how many sessions it owed something; `null` for every other.
+    pub sessions: Option<usize>,
     /// Which way the RST went: `sent` or `received`; `null` where there was none.
     pub direction: Option<&'static str>,
     /// What was under way when it came or went.
@@ -118,6 +120,7 @@ impl Row {
             service: story.service.map(|peer| peer.to_string()),
             local: local.map(|address| address.to_string()),
             session: story.session,
+            sessions: story.sessions,
             direction: record.ending.reset.map(|seen| seen.reset.direction()),
             phase: record.phase().label(),
             cause: record.cause(),
