@@ -169,13 +169,13 @@ impl Client {
     }
 
     /// Ends in order: our FIN, then the other side's and nothing before it.
-    pub fn leave(mut self) {
+    pub fn leave(self) {
         self.wire.socket.half_close();
         self.expect_fin();
     }
 
     /// The stream ends here, by FIN, with nothing before it.
-    pub fn expect_fin(&mut self) {
+    pub fn expect_fin(mut self) {
         let (rest, end) = self.wire.until_end();
         let rest = String::from_utf8_lossy(&rest);
         assert_eq!((rest.as_ref(), end), ("", End::Fin));
