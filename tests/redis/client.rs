@@ -16,10 +16,10 @@ pub enum Reply {
     Null,
     Boolean(bool),
     Double(String),
-    Array(Vec<Reply>),
-    Set(Vec<Reply>),
-    Map(Vec<(Reply, Reply)>),
-    Push(Vec<Reply>),
+    Array(Vec<Self>),
+    Set(Vec<Self>),
+    Map(Vec<(Self, Self)>),
+    Push(Vec<Self>),
 }
 
 impl Reply {
