@@ -14,12 +14,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod clock;
 mod floor;
 mod load;
 mod programs;
 mod report;
 mod short;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -28,8 +29,9 @@ use std::time::Duration;
 use clap::Parser;
 
 use load::{LoadError, Workload};
-use programs::{Program, ProgramError, Proxy, Service, Workplace};
+use programs::{Program, Proxy, Service};
 use report::{Measurement, Report};
+use support::process::{ProgramError, Workplace};
 
 /// Compares the CPU time that proxies spend on one request.
 #[derive(Parser)]

@@ -5,22 +5,14 @@
 //! nothing beside that; millpond keeps its defaults, so it adds `X-Forwarded-For` and
 //! `X-Forwarded-Proto` and they don't.
 
-#![allow(unsafe_code)]
-
-use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::clock;
 use crate::load::Speech;
+use crate::support::process::{Process, ProgramError, Workplace, free_address};
 
-const START_POLLS_MAX: u32 = 500;
-const STOP_POLLS_MAX: u32 = 500;
-const POLL: Duration = Duration::from_millis(10);
 pub(crate) const SMALL_BODY: &str =
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
 const LARGE_BODY_BYTES: usize = 1_000_000;
@@ -96,64 +88,6 @@ impl Proxy {
     }
 }
 
-/// Why a program does not run.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProgramError {
-    #[error("{name} could not be started (is it installed?): {source}")]
-    Absent {
-        name: &'static str,
-        source: io::Error,
-    },
-    #[error("{name} ended with {status} instead of listening; it said:\n{said}")]
-    Ended {
-        name: &'static str,
-        status: ExitStatus,
-        said: String,
-    },
-    #[error("{name} did not listen on {address} in time; it said:\n{said}")]
-    Deaf {
-        name: &'static str,
-        address: SocketAddr,
-        said: String,
-    },
-    #[error("the CPU time of {name} can't be read: {source}")]
-    CpuTime {
-        name: &'static str,
-        source: io::Error,
-    },
-    #[error("the working directory: {0}")]
-    Directory(#[from] io::Error),
-}
-
-/// A directory of this run's own, removed at its end.
-pub(crate) struct Workplace {
-    directory: PathBuf,
-}
-
-impl Workplace {
-    /// # Errors
-    /// The directory for temporary files is not writable.
-    pub(crate) fn new() -> Result<Self, ProgramError> {
-        let name = format!("millpond-bench-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory)?;
-        Ok(Self { directory })
-    }
-
-    fn file(&self, name: &str, content: &str) -> Result<PathBuf, ProgramError> {
-        let path = self.directory.join(name);
-        fs::write(&path, content)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        // Nothing depends on it: at worst the directory stays.
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
 /// The nginx that answers.
 pub(crate) struct Service {
     process: Process,
@@ -166,7 +100,7 @@ impl Service {
     pub(crate) fn start(workplace: &Workplace) -> Result<Self, ProgramError> {
         let address = free_address()?;
         workplace.file("large", &"x".repeat(LARGE_BODY_BYTES))?;
-        let root = workplace.directory.display();
+        let root = workplace.directory().display();
         let server = format!(
             "server {{
                 listen {address} backlog=4096;
@@ -257,7 +191,7 @@ impl Program {
 }
 
 fn nginx(workplace: &Workplace, name: &str, server: &str) -> Result<Command, ProgramError> {
-    let directory = workplace.directory.display();
+    let directory = workplace.directory().display();
     let config = format!(
         "daemon off; worker_processes 1; pid {directory}/{name}.pid;
         error_log stderr warn;
@@ -278,7 +212,7 @@ fn nginx_command(workplace: &Workplace, config: &Path) -> Command {
     let mut command = Command::new("nginx");
     command
         .arg("-p")
-        .arg(&workplace.directory)
+        .arg(workplace.directory())
         .arg("-c")
         .arg(config)
         .args(["-e", "stderr"]);
@@ -310,7 +244,7 @@ fn nginx_stream(
     listen: SocketAddr,
     service: SocketAddr,
 ) -> Result<Command, ProgramError> {
-    let directory = workplace.directory.display();
+    let directory = workplace.directory().display();
     let config = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
         daemon off; worker_processes 1; pid {directory}/{name}.pid;
@@ -378,115 +312,4 @@ fn millpond(
     let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
     command.arg("run").arg("--config").arg(config);
     Ok(command)
-}
-
-/// A child with the children that it has itself.
-struct Process {
-    name: &'static str,
-    child: Child,
-}
-
-impl Process {
-    /// Starts the program and waits until `address` can be dialled.
-    fn start(
-        name: &'static str,
-        workplace: &Workplace,
-        command: &mut Command,
-        address: SocketAddr,
-    ) -> Result<Self, ProgramError> {
-        let log = workplace.directory.join(format!("{}.log", address.port()));
-        let output = fs::File::create(&log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        // SAFETY: prctl(2) is async-signal-safe and touches no memory of this process.
-        unsafe {
-            // A run that is killed leaves nobody behind.
-            command.pre_exec(
-                || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                    0 => Ok(()),
-                    _ => Err(io::Error::last_os_error()),
-                },
-            );
-        }
-        let child = command
-            .spawn()
-            .map_err(|source| ProgramError::Absent { name, source })?;
-        let mut process = Self { name, child };
-        for _ in 0..START_POLLS_MAX {
-            if TcpStream::connect(address).is_ok() {
-                return Ok(process);
-            }
-            if let Some(status) = process.child.try_wait()? {
-                return Err(ProgramError::Ended {
-                    name,
-                    status,
-                    said: tail(&log),
-                });
-            }
-            pause();
-        }
-        Err(ProgramError::Deaf {
-            name,
-            address,
-            said: tail(&log),
-        })
-    }
-
-    fn cpu_time(&self) -> Result<Duration, ProgramError> {
-        let sum = self
-            .pids()
-            .into_iter()
-            .map(clock::process_cpu_time)
-            .sum::<io::Result<Duration>>();
-        sum.map_err(|source| ProgramError::CpuTime {
-            name: self.name,
-            source,
-        })
-    }
-
-    fn pids(&self) -> Vec<u32> {
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap_or_default();
-        let children = children
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok());
-        std::iter::once(pid).chain(children).collect()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Ok(pid) = libc::pid_t::try_from(self.child.id()) {
-            // SAFETY: takes no pointer; the child is not reaped yet, so the pid is its own. kill(2)
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-        }
-        for _ in 0..STOP_POLLS_MAX {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            pause();
-        }
-        // It had its time. Both fail only when it is gone.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
-}
-
-fn tail(log: &Path) -> String {
-    let said = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = said.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
-}
-
-#[allow(clippy::disallowed_methods)] // no worker is blocked here
-fn pause() {
-    std::thread::sleep(POLL);
 }

@@ -1,11 +1,10 @@
 //! What was measured, as a table: medians over the rounds.
 
-use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::load::{Load, Speech, Workload};
 use crate::programs::Proxy;
+use crate::support::figures::{first_line, host, median, time};
 
 /// One round of one proxy under one workload.
 pub(crate) struct Measurement {
@@ -48,19 +47,7 @@ impl Report {
 
     /// The host and the programs, without which figures mean nothing.
     pub(crate) fn print_host(&self) {
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-        let model = model.map_or("unknown CPU", |model| {
-            model.trim_start_matches([' ', '\t', ':'])
-        });
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load = load.split(' ').next().unwrap_or_default().to_owned();
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        println!(
-            "{model}, {cores} cores, Linux {}, load {load} at the start",
-            kernel.trim()
-        );
+        println!("{}", host());
         println!(
             "{}; {}; {}",
             first_line("nginx", "-v"),
@@ -154,31 +141,4 @@ fn base(workload: Workload) -> Proxy {
         Speech::Tcp => Proxy::HaproxyTcp,
         Speech::Frames => Proxy::Floor,
     }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    if figures.len() % 2 == 1 {
-        figures[middle]
-    } else {
-        f64::midpoint(figures[middle - 1], figures[middle])
-    }
-}
-
-fn time(seconds: f64) -> String {
-    if seconds < 1e-3 {
-        format!("{:.0} µs", seconds * 1e6)
-    } else {
-        format!("{:.2} ms", seconds * 1e3)
-    }
-}
-
-fn first_line(program: &str, argument: &str) -> String {
-    let Ok(output) = Command::new(program).arg(argument).output() else {
-        return format!("{program}: absent");
-    };
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    said.lines().next().unwrap_or_default().trim().to_owned()
 }

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::clock;
 use crate::load::Load;
+use crate::support::clock;
 
 const CLIENTS_AT_ONCE: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(5);
