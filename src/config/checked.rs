@@ -283,7 +283,8 @@ pub struct Pool {
     /// Of those, so many are shared over all pool keys, where the protocol shares; at least 1, at most
     /// `size`. The rest are lent to one session each.
     pub shared: usize,
-    /// Of the rest, so many may be held for long, for each endpoint; `None`: half.
+    /// Of the rest, so many may be held for long, for each endpoint; `None`: three
+    /// quarters.
     pub long_leases: Option<usize>,
     /// Idle connections kept warm for each endpoint; at most `size`.
     pub min_idle: usize,

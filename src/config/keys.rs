@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
         "upstream.NAME.pool.long_leases",
         count(0, CONNECTIONS_MAX),
         "0",
-        "of the rest, so many may be held for long (subscribers, blocking commands); 0: half",
+        "of the rest, so many may be held for long (subscribers, blocking commands); 0: three quarters",
     ),
     key(
         "upstream.NAME.pool.min_idle",

@@ -187,9 +187,8 @@ impl Conversing {
 
     /// A request that is too large to be held whole goes over a connection of its own as it comes.
     async fn large(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
-        let kind = match treatment(session.client.inbound.filled()) {
-            // One that asks for silence is answered all the same; the answer is hidden.
-            Treatment::Share(shared) if self.framer.scanned() > 0 && !shared.armed => shared.kind,
+        let (kind, is_armed) = match treatment(session.client.inbound.filled()) {
+            Treatment::Share(it) if self.framer.scanned() > 0 => (it.kind, it.armed),
             _ => return Err(self.turn_away(session, RequestViolation::TooLarge).await),
         };
         self.conversation.wait(session, Until::Settled).await?;
@@ -205,12 +204,7 @@ impl Conversing {
             }
         }
         session.client.facts.count_exchanges(1);
-        let framer = &mut self.framer;
-        match self
-            .conversation
-            .send_piecewise(session, framer, kind)
-            .await
-        {
+        match self.send_large(session, kind, is_armed).await {
             Ok(()) => {}
             Err(Broken::Violation(violation)) => {
                 return Err(self.turn_away(session, violation).await);
@@ -222,6 +216,29 @@ impl Conversing {
         self.conversation.wait(session, Until::Settled).await?;
         self.conversation.give_back(Left::Nothing);
         Ok(())
+    }
+
+    async fn send_large(
+        &mut self,
+        session: &mut Session,
+        kind: Kind,
+        is_armed: bool,
+    ) -> Result<(), Broken<RequestViolation>> {
+        if is_armed {
+            let count = self.framer.scanned();
+            let mut first = Vec::new();
+            write_disarmed(&session.client.inbound.filled()[..count], &mut first);
+            let run = (kind, 1, Nature::Block);
+            self.conversation
+                .send(session, Requests::Given(&first), run)
+                .await?;
+            session.client.inbound.consume(count);
+            self.framer.consumed(count);
+        }
+        let framer = &mut self.framer;
+        self.conversation
+            .send_piecewise(session, framer, kind, is_armed)
+            .await
     }
 
     /// Answers a request that the service never sees, when it is its turn.

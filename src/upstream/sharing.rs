@@ -49,12 +49,12 @@ impl SharingRules {
     pub fn of(settings: &checked::Upstream) -> Self {
         let pool = &settings.pool;
         let leases = pool.size.saturating_sub(pool.shared);
-        let half = (leases / 2).max(1);
+        let most = (leases - leases.div_ceil(4)).max(1);
         Self {
             endpoints: settings.endpoints.len(),
             shared: pool.shared,
             leases,
-            long_leases: pool.long_leases.unwrap_or(half).min(leases),
+            long_leases: pool.long_leases.unwrap_or(most).min(leases),
             wait_queue: pool.wait_queue,
             response_timeout: settings.response_timeout,
             idle_timeout: pool.idle_timeout,

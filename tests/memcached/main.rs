@@ -30,6 +30,7 @@ fn in_front_of(memcached: &Memcached) -> Config {
         .protocol("memcached")
         .pool(&format!("size = {SIZE}"))
         .pool(&format!("shared = {SHARED}"))
+        .upstream("memcached.item_max = \"64MiB\"")
 }
 
 fn setting(name: &str, usual: u64) -> u64 {

@@ -120,11 +120,15 @@ impl<'a> Session<'a> {
         self.client.try_send(bytes)?;
         let mut line = self.line()?;
         if is_error(&line) {
-            // The quiet one failed, or the other; only the first leaves an answer to come.
+            // The quiet one failed, or the other; only the first leaves an answer to come. While the
+            // service is away the next question fails too.
             self.client
                 .try_send(format!("mg absent:{} O0end\r\n", self.tag))?;
-            while !line.ends_with("O0end") {
+            loop {
                 line = self.line()?;
+                if line.ends_with("O0end") || is_error(&line) {
+                    break;
+                }
             }
             return Err(End::Fin);
         }

@@ -52,7 +52,7 @@ fn leases(proxy: &Proxy, reason: &str) -> u64 {
     let metrics = proxy.metrics();
     let rows = metrics
         .lines()
-        .filter(|line| line.starts_with("millpond_leases_total{") && line.contains(&label));
+        .filter(|line| line.starts_with("millpond_pins_total{") && line.contains(&label));
     rows.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
         .sum()
 }

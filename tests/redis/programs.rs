@@ -136,6 +136,7 @@ fn redis_benchmark_is_served_over_few_connections() {
     expect_rows(&benchmark(proxy.address(), &short), &["SET", "GET"]);
     let connects = redis.info("total_connections_received") - before - 1;
     assert!(connects <= SIZE, "{connects} connects");
-    proxy.snapshot().expect_no_resets();
+    // redis-benchmark itself leaves replies unread when it has seen enough.
+    assert_eq!(proxy.snapshot().resets_sent(), 0);
     finish(proxy, &redis);
 }

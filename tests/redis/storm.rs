@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
         for reply in &replies {
             match reply {
                 Reply::Error(text) => judge_error(text),
-                Reply::Array(words) if replies[0].is_error() => {
+                Reply::Array(words) if replies[0].is_error() && !replies[1].is_error() => {
                     assert_eq!(words[..], [Reply::bulk(&word)]);
                 }
                 _ => {}

@@ -23,8 +23,9 @@ use crate::upstream::Retry;
 impl<L: Language> Owner<L> {
     /// Ends the connection, or gives it back, and gives every session back what it was owed.
     pub(super) async fn finish(mut self, end: End, retry: Retry, stats: &UpstreamStats) {
-        let gathered = self.link.end();
-        if end == End::GivenBack(Left::Nothing) {
+        let is_clean = end == End::GivenBack(Left::Nothing) && self.inbound.is_empty();
+        let gathered = self.link.end(!is_clean);
+        if is_clean {
             self.lease.release_after(self.exchanges, clock::now());
             let requests = Requests::from(0, &gathered.requests);
             give_back::<L>(gathered.owed.into(), requests, Executed::UpTo(0));
@@ -96,6 +97,7 @@ impl<L: Language> Owner<L> {
         };
         match end {
             End::Closing(reason) | End::Abandoned(reason) => (reason, Seen::Open),
+            End::GivenBack(Left::Nothing) => (R::StrayBytes, Seen::Open),
             End::GivenBack(_) => (R::ResetRefused, Seen::Open),
             End::Fin => (died(R::IdleFin, R::UpstreamFin), Seen::PeerFin),
             End::Reset => (died(R::IdleReset, R::UpstreamReset), Seen::PeerReset),

@@ -21,7 +21,7 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 
 use super::mailbox::{Mailbox, Nature};
-use crate::pool::{EndpointId, PoolKey};
+use crate::pool::{Connection, EndpointId, PoolKey};
 use crate::protocol::replies::{Language, Replies};
 use crate::stats::reason::DiscardReason;
 
@@ -36,6 +36,8 @@ pub(super) const REQUESTS_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that has a task of its own.
 #[derive(Debug)]
 pub struct Link<L: Language> {
+    /// The number of its connection.
+    pub id: u64,
     /// Whose requests it carries.
     pub key: PoolKey,
     /// The endpoint it leads to.
@@ -132,15 +134,12 @@ pub enum NotSent {
 }
 
 impl<L: Language> Link<L> {
-    pub(super) fn new(
-        (key, endpoint, address): (PoolKey, EndpointId, Arc<str>),
-        purpose: Purpose<L>,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(connection: &Connection, purpose: Purpose<L>, now: Instant) -> Self {
         Self {
-            key,
-            endpoint,
-            address,
+            id: connection.id,
+            key: connection.key,
+            endpoint: connection.endpoint,
+            address: Arc::clone(&connection.address),
             state: Mutex::new(State {
                 gathered: Gathered::default(),
                 purpose,
@@ -321,15 +320,29 @@ impl<L: Language> Link<L> {
         }
     }
 
-    /// Takes nothing over any more, and hands out what had gathered.
-    pub(super) fn end(&self) -> Gathered<L> {
+    /// Takes nothing over any more, and hands out what had gathered. `is_lost`: a session that it is pinned
+    /// to and that still holds it is told.
+    pub(super) fn end(&self, is_lost: bool) -> Gathered<L> {
         let mut state = self.lock();
-        state.standing = Standing::Ended;
+        let before = std::mem::replace(&mut state.standing, Standing::Ended);
+        let holder = match (&state.purpose, before) {
+            (Purpose::Shared, _) => None,
+            (Purpose::Pinned(holder) | Purpose::Streaming(holder), Standing::Open) => Some(holder),
+            (
+                Purpose::Pinned(holder) | Purpose::Streaming(holder),
+                Standing::GivenBack(Left::SomethingAndListens),
+            ) if is_lost => Some(holder),
+            _ => None,
+        };
+        let holder = holder.cloned();
         let waiting = std::mem::take(&mut state.waiting);
         let gathered = std::mem::take(&mut state.gathered);
         drop(state);
         for mailbox in waiting {
             mailbox.tell_room();
+        }
+        if let Some(holder) = holder {
+            holder.tell_lost_pin(self.id);
         }
         gathered
     }

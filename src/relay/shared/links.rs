@@ -231,7 +231,7 @@ impl<L: Language> Links<L> {
         is_proof: bool,
     ) -> Result<Arc<Link<L>>, NotOpened> {
         let link = Arc::new(Link::new(
-            place(&lease, known.key),
+            lease.connection(),
             Purpose::Pinned(Arc::clone(mailbox)),
             clock::now(),
         ));
@@ -281,11 +281,7 @@ impl<L: Language> Links<L> {
             Err(error) => return Err(NotOpened::NotLent(error)),
         };
         lease.share();
-        let link = Arc::new(Link::new(
-            place(&lease, known.key),
-            Purpose::Shared,
-            clock::now(),
-        ));
+        let link = Arc::new(Link::new(lease.connection(), Purpose::Shared, clock::now()));
         let mut owner = Owner::new(lease, Arc::clone(&link), Arc::clone(&self.timing));
         if !owner.lease.connection().is_prepared {
             owner = self.prepared(owner, known).await?;
@@ -441,9 +437,4 @@ fn resize(permits: &Arc<Semaphore>, before: usize, now: usize) {
             }
         });
     }
-}
-
-fn place(lease: &Lease, key: PoolKey) -> (PoolKey, crate::pool::EndpointId, Arc<str>) {
-    let connection = lease.connection();
-    (key, connection.endpoint, Arc::clone(&connection.address))
 }

@@ -31,6 +31,8 @@ struct Post<K> {
     owner: Option<Waker>,
     /// There is room again on the connection that had none.
     has_room: bool,
+    /// The connection that was pinned to the session and ended, by its number.
+    lost_pin: Option<u64>,
 }
 
 /// How the session stands to its mailbox.
@@ -100,6 +102,8 @@ pub struct Taken<K> {
     pub standing: Standing,
     /// There is room again on the connection that had none.
     pub has_room: bool,
+    /// The connection that was pinned to the session and ended, by its number.
+    pub lost_pin: Option<u64>,
 }
 
 impl<K> Default for Mailbox<K> {
@@ -113,6 +117,7 @@ impl<K> Default for Mailbox<K> {
                 standing: Standing::Taking,
                 owner: None,
                 has_room: false,
+                lost_pin: None,
             }),
             session: AtomicWaker::new(),
         }
@@ -171,6 +176,12 @@ impl<K> Mailbox<K> {
         self.session.wake();
     }
 
+    /// Says that the connection of this number, which was pinned to the session, has ended.
+    pub(super) fn tell_lost_pin(&self, link: u64) {
+        self.lock().lost_pin = Some(link);
+        self.session.wake();
+    }
+
     /// Has the session's task woken when something comes.
     pub fn watch(&self, context: &Context<'_>) {
         self.session.register(context.waker());
@@ -191,6 +202,7 @@ impl<K> Mailbox<K> {
             returned: std::mem::take(&mut post.returned),
             standing: post.standing,
             has_room: std::mem::take(&mut post.has_room),
+            lost_pin: post.lost_pin,
         };
         drop(post);
         if let Some(owner) = owner {

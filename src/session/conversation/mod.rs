@@ -53,6 +53,10 @@ pub(super) struct Conversation<L: Language> {
     moved_at: Instant,
     outgoing: Vec<u8>,
     written: usize,
+    /// The connection that is pinned, or was and still owes the session something.
+    pinned: Option<u64>,
+    /// It has ended.
+    has_lost_pin: bool,
     /// The client took some of what it is owed.
     has_waited_for_client: bool,
     /// The pin ended by a limit of ours.
@@ -62,6 +66,8 @@ pub(super) struct Conversation<L: Language> {
     returned: VecDeque<Returned<Kind<L>>>,
     /// Requests that were sent again, in a row.
     retries: u8,
+    /// What the first reply since then began with.
+    reply_begins: Option<u8>,
 }
 
 /// Why a request was not handed over.
@@ -107,12 +113,15 @@ impl<L: Language> Conversation<L> {
             moved_at: now,
             outgoing: Vec::new(),
             written: 0,
+            pinned: None,
+            has_lost_pin: false,
             has_waited_for_client: false,
             was_pinned: false,
             is_midway: false,
             has_room: false,
             returned: VecDeque::new(),
             retries: 0,
+            reply_begins: None,
         }
     }
 
@@ -192,6 +201,23 @@ impl<L: Language> Conversation<L> {
         }
     }
 
+    /// Hands over one request, and waits for its reply, which the client gets as always; and says what it
+    /// begins with, if it was shown.
+    pub(super) async fn exchange(
+        &mut self,
+        session: &mut Session,
+        requests: Requests<'_>,
+        kind: Kind<L>,
+    ) -> Result<Option<u8>, Unsent> {
+        let flushed = self.wait(session, Until::Flushed).await;
+        flushed.map_err(Unsent::End)?;
+        self.reply_begins = None;
+        self.send(session, requests, (kind, 1, Nature::Each))
+            .await?;
+        self.settle(session).await?;
+        Ok(self.reply_begins)
+    }
+
     /// Hands over a part of a request whose reply is owed already, or what is said while it streams.
     pub(super) async fn send_on(
         &mut self,
@@ -218,6 +244,24 @@ impl<L: Language> Conversation<L> {
                     let died = RefusalReason::UpstreamDied;
                     return Err(Unsent::Refused(Refusal::Ours(died)));
                 }
+            }
+        }
+    }
+
+    /// Whether a connection that is shared shows that the service accepts `known`; false where none may be
+    /// opened for that.
+    pub(super) async fn is_accepted(
+        &mut self,
+        session: &mut Session,
+        known: &Arc<Known<L>>,
+    ) -> Result<bool, Unsent> {
+        match self.links.find(known, clock::now()) {
+            Found::Link(_) => Ok(true),
+            Found::QueueFull | Found::NoRoom => Ok(false),
+            Found::Wait(opened) => {
+                let opened = self.while_listening(session, opened).await?;
+                let died = Err(NotOpened::NotLent(AcquireError::Draining));
+                opened.unwrap_or(died).map(|_| true).map_err(refused)
             }
         }
     }
@@ -282,6 +326,7 @@ impl<L: Language> Conversation<L> {
             .while_listening(session, pinned)
             .await?
             .map_err(refused)?;
+        self.pinned = Some(pin.link().id);
         self.pin = Some(pin);
         self.is_long = patience == Patience::Long;
         Ok(())
@@ -311,7 +356,9 @@ impl<L: Language> Conversation<L> {
         if let Some(pin) = self.pin.take() {
             match self.in_flight {
                 0 => {
-                    self.in_flight += usize::from(left == Left::SomethingAndListens);
+                    let listens = left == Left::SomethingAndListens;
+                    self.in_flight += usize::from(listens);
+                    self.pinned = self.pinned.filter(|_| listens);
                     pin.give_back(left);
                 }
                 _ => pin.abandon(DiscardReason::ClientGone),

@@ -39,15 +39,16 @@ impl<V> From<Unsent> for Broken<V> {
 }
 
 impl<L: Language> Conversation<L> {
-    /// Hands over a request as it comes. The session has a connection of its own.
+    /// Hands over a request as it comes. The session has a connection of its own. `is_begun`: a part of it
+    /// was handed over already, and its reply is owed.
     pub(in crate::session) async fn send_piecewise<F: Piecewise>(
         &mut self,
         session: &mut Session,
         framer: &mut F,
         kind: Kind<L>,
+        mut is_begun: bool,
     ) -> Result<(), Broken<F::Violation>> {
         let stall_timeout = session.rules.listener.stall_timeout;
-        let mut is_begun = false;
         loop {
             let (count, is_whole) = match framer.piece(session.client.inbound.filled()) {
                 Ok(piece) => piece,

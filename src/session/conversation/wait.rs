@@ -152,6 +152,10 @@ impl<L: Language> Conversation<L> {
         if !self.returned.is_empty() && self.is_flushed() {
             return Poll::Ready(Ok(Event::Returned));
         }
+        if self.has_lost_pin && self.is_flushed() {
+            // What the connection remembered of its session is gone with it.
+            return Poll::Ready(Err(refusal::end(RefusalReason::UpstreamDied)));
+        }
         if let Err(lost) = listen(session, context) {
             return Poll::Ready(Err(self.client_lost(lost)));
         }
@@ -205,6 +209,7 @@ impl<L: Language> Conversation<L> {
     /// Takes what is in the mailbox; whether there is something to write now.
     fn take(&mut self, session: &Session) -> Result<bool, SessionEnd> {
         let taken = self.mailbox.take(&mut self.outgoing);
+        self.reply_begins = self.reply_begins.or(self.outgoing.first().copied());
         self.is_midway = taken.is_midway;
         self.has_room |= taken.has_room;
         if taken.standing == Standing::CutOff {
@@ -222,6 +227,7 @@ impl<L: Language> Conversation<L> {
             self.retries = 0;
         }
         self.returned.extend(taken.returned);
+        self.has_lost_pin = taken.lost_pin.is_some() && taken.lost_pin == self.pinned;
         Ok(!self.outgoing.is_empty())
     }
 

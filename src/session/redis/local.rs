@@ -4,14 +4,15 @@
 //! Invariant: what a client says of itself never reaches a connection that others share; who it is takes
 //! effect only once the service has accepted it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Conversing, ReplyMode};
 use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::redis::{
-    Arguments, Credentials, Identity, Local, Version, write_bulk, write_command,
+    Arguments, Credentials, Identity, Local, Redis, Version, write_bulk, write_command,
 };
-use crate::relay::shared::{Left, Nature, Patience};
+use crate::relay::shared::{Known, Left, Nature, Patience};
 use crate::session::conversation::{Refusal, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::LeaseReason;
@@ -219,6 +220,7 @@ impl Conversing {
                     return self.answer_for(session, 0, 1, unsent).await;
                 }
                 if let Err(unsent) = self.conversation.send(session, requests, run).await {
+                    self.conversation.give_back(Left::Something);
                     return self.answer_for(session, 0, 1, unsent).await;
                 }
                 self.after_reply();
@@ -245,25 +247,24 @@ impl Conversing {
             || known
                 .proven_at()
                 .is_some_and(|at| !is_user_new || now - at < PROVEN_FOR);
-        if !is_proven {
-            let conversation = &mut self.conversation;
-            let reason = LeaseReason::Identity;
-            let asked = conversation.pin(session, &known, reason, Patience::Short, true);
-            match asked.await {
-                Ok(()) => self.conversation.give_back(Left::Nothing),
-                Err(Unsent::End(end)) => return Err(Unsent::End(end)),
-                Err(Unsent::Refused(Refusal::Service(reply))) => {
-                    self.say(&reply);
-                    return Ok(false);
-                }
-                Err(Unsent::Refused(Refusal::Ours(reason))) => {
-                    session.count_refusal(reason);
-                    let (_, sentence) = refusal::answer(reason);
-                    self.say_error(&format!("ERR millpond: {sentence}"));
-                    return Ok(false);
-                }
-                Err(Unsent::NoRoom) => return Ok(false),
+        let asked = match is_proven {
+            true => Ok(()),
+            false => self.prove(session, &known).await,
+        };
+        match asked {
+            Ok(()) => {}
+            Err(Unsent::End(end)) => return Err(Unsent::End(end)),
+            Err(Unsent::Refused(Refusal::Service(reply))) => {
+                self.say(&reply);
+                return Ok(false);
             }
+            Err(Unsent::Refused(Refusal::Ours(reason))) => {
+                session.count_refusal(reason);
+                let (_, sentence) = refusal::answer(reason);
+                self.say_error(&format!("ERR millpond: {sentence}"));
+                return Ok(false);
+            }
+            Err(Unsent::NoRoom) => unreachable!("a connection of its own needs no room"),
         }
         self.conversation.serve_as(known);
         Ok(true)
@@ -275,6 +276,26 @@ impl Conversing {
         self.replies = ReplyMode::On;
         let known = self.conversation.links.known(Identity::default());
         self.conversation.serve_as(known);
+    }
+
+    /// Asks the service whether it accepts who is to be served: on a connection that is shared from then
+    /// on, where there is none yet, else on one of the session's own.
+    async fn prove(
+        &mut self,
+        session: &mut Session,
+        known: &Arc<Known<Redis>>,
+    ) -> Result<(), Unsent> {
+        let conversation = &mut self.conversation;
+        let is_new = known.proven_at().is_none();
+        if is_new && conversation.is_accepted(session, known).await? {
+            return Ok(());
+        }
+        let reason = LeaseReason::Identity;
+        conversation
+            .pin(session, known, reason, Patience::Short, true)
+            .await?;
+        conversation.give_back(Left::Nothing);
+        Ok(())
     }
 
     fn set_replies(&mut self, rest: &[&[u8]]) {

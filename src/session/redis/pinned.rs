@@ -4,12 +4,13 @@
 //! the client is left there, it is reset first.
 
 use super::{Conversing, Hold};
+use crate::close::Phase;
 use crate::protocol::redis::{
-    Arguments, LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
+    Arguments, LeaseNeed, Local, Refused, RequestFramer, RequestViolation, Scan, Shape, Treatment,
 };
 use crate::relay::shared::{Left, Nature, Patience};
 use crate::session::conversation::{Broken, Piecewise, Refusal, Requests, Unsent, Until};
-use crate::session::{Session, refusal};
+use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 
 impl Conversing {
@@ -51,13 +52,37 @@ impl Conversing {
         if hold == Hold::Streaming {
             return self.stream(session, bytes).await;
         }
+        if need == LeaseNeed::Watch {
+            let is_refused = self.forward_and_see(session, bytes).await? == Some(b'-');
+            self.let_go(is_refused);
+            return Ok(());
+        }
         let treatment = Treatment::Lease(need);
-        self.over_held(session, bytes, treatment).await
+        self.over_held(session, bytes, treatment).await?;
+        let is_begun = matches!(
+            self.hold,
+            Hold::Transaction {
+                is_queueing: true,
+                ..
+            }
+        );
+        self.let_go(need == LeaseNeed::Transaction && !is_begun);
+        Ok(())
+    }
+
+    /// Gives the connection back if the service refused what it was for.
+    fn let_go(&mut self, is_refused: bool) {
+        if is_refused {
+            self.conversation.give_back(Left::Something);
+            self.hold = Hold::Free;
+        }
     }
 
     /// From here on the client gets all that the service says.
     async fn stream(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         if !self.conversation.stream() {
+            self.conversation.give_back(Left::Something);
+            self.hold = Hold::Free;
             let unsent = Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases));
             return self.answer_for(session, bytes, 1, unsent).await;
         }
@@ -93,6 +118,7 @@ impl Conversing {
             .send(session, Requests::Front(bytes), run)
             .await;
         if let Err(unsent) = sent {
+            self.conversation.give_back(left);
             return self.answer_for(session, bytes, commands, unsent).await;
         }
         session.client.facts.count_exchanges(commands);
@@ -127,7 +153,7 @@ impl Conversing {
                 self.hold = Hold::Free;
                 self.answer(session, bytes, local).await
             }
-            (Hold::Streaming, Treatment::Refuse(refused)) => {
+            (Hold::Streaming, Treatment::Refuse(refused)) if !is_ending(refused) => {
                 let between = self.conversation.wait(session, Until::Between).await;
                 between.map_err(Unsent::End)?;
                 session.client.inbound.consume(bytes);
@@ -144,7 +170,7 @@ impl Conversing {
                 self.in_transaction(session, bytes, (is_queueing, treatment), &name)
                     .await
             }
-            (Hold::Kept, Treatment::Refuse(refused)) => {
+            (Hold::Kept, Treatment::Refuse(refused)) if !is_ending(refused) => {
                 self.conversation.settle(session).await?;
                 session.client.inbound.consume(bytes);
                 self.error(session, refused.message());
@@ -173,22 +199,26 @@ impl Conversing {
         let ends_watch = matches!(name, b"UNWATCH" | b"EXEC" | b"DISCARD");
         match treatment {
             Treatment::Lease(LeaseNeed::Transaction) if !is_queueing => {
-                self.hold = Hold::Transaction {
-                    is_queueing: true,
-                    select: None,
-                };
-                self.forward(session, bytes).await
+                if self.forward_and_see(session, bytes).await? != Some(b'-') {
+                    self.hold = Hold::Transaction {
+                        is_queueing: true,
+                        select: None,
+                    };
+                }
+                Ok(())
             }
             _ if is_queueing && matches!(name, b"EXEC" | b"DISCARD") => {
-                self.forward(session, bytes).await?;
-                self.conversation.settle(session).await?;
-                self.end_transaction(session, name == b"EXEC")
+                let reply_begins = self.forward_and_see(session, bytes).await?;
+                self.end_transaction(session, name == b"EXEC", reply_begins);
+                Ok(())
             }
             _ if !is_queueing && name == b"UNWATCH" => {
-                self.forward(session, bytes).await?;
-                self.conversation.settle(session).await?;
-                self.conversation.give_back(Left::Nothing);
+                let is_done = self.forward_and_see(session, bytes).await? == Some(b'+');
                 self.hold = Hold::Free;
+                self.conversation.give_back(match is_done {
+                    true => Left::Nothing,
+                    false => Left::Something,
+                });
                 Ok(())
             }
             Treatment::Refuse(refused) if !is_queueing || !ends_watch => {
@@ -197,11 +227,27 @@ impl Conversing {
                 self.error(session, refused.message());
                 match is_queueing {
                     // The service can't be told that one of the commands was refused.
-                    true => Err(Unsent::End(self.finish_refused(session).await)),
+                    true => Err(Unsent::End(
+                        self.end_after(session, RefusalReason::CommandRefused).await,
+                    )),
                     false => Ok(()),
                 }
             }
-            Treatment::Answer(Local::Select) if is_queueing => {
+            Treatment::Answer(Local::Auth | Local::Hello) if is_queueing => {
+                self.conversation.settle(session).await?;
+                session.client.inbound.consume(bytes);
+                self.error(session, NOT_QUEUED);
+                Err(Unsent::End(
+                    self.end_after(session, RefusalReason::CommandRefused).await,
+                ))
+            }
+            Treatment::Answer(Local::Select | Local::Auth | Local::Hello) if !is_queueing => {
+                self.conversation.settle(session).await?;
+                session.client.inbound.consume(bytes);
+                self.error(session, NOT_WHILE_WATCHED);
+                Ok(())
+            }
+            Treatment::Answer(Local::Select) => {
                 let select = Arguments::new(&session.client.inbound.filled()[..bytes])
                     .and_then(|it| std::str::from_utf8(it.get(1)?).ok()?.parse().ok());
                 self.hold = Hold::Transaction {
@@ -222,30 +268,32 @@ impl Conversing {
         }
     }
 
-    /// The transaction is over, and its connection is as it was, unless a database was chosen in it.
-    fn end_transaction(&mut self, session: &mut Session, is_executed: bool) -> Result<(), Unsent> {
+    /// The transaction is over. Its connection is as it was, unless a database was chosen in it, or the
+    /// service did not say so.
+    fn end_transaction(&mut self, session: &Session, is_exec: bool, reply_begins: Option<u8>) {
         let select = match self.hold {
             Hold::Transaction { select, .. } => select,
             _ => None,
         };
+        // EXEC that was not executed is answered with a null.
+        let is_over = matches!(reply_begins, Some(b'*' | b'_' | b'+'));
         self.conversation.give_back(match select {
-            None => Left::Nothing,
-            Some(_) => Left::Something,
+            None if is_over => Left::Nothing,
+            _ => Left::Something,
         });
         self.hold = Hold::Free;
-        if let Some(database) = select.filter(|_| is_executed) {
+        if let Some(database) = select.filter(|_| is_exec && reply_begins == Some(b'*')) {
             let mut identity = self.identity().clone();
             identity.database = database;
             let known = self.conversation.links.known(identity);
             self.conversation.serve_as(known);
         }
-        session.client.facts.set_phase(crate::close::Phase::Idle);
-        Ok(())
+        session.client.facts.set_phase(Phase::Idle);
     }
 
-    async fn finish_refused(&mut self, session: &mut Session) -> crate::session::SessionEnd {
+    async fn end_after(&mut self, session: &mut Session, reason: RefusalReason) -> SessionEnd {
         match self.conversation.wait(session, Until::Flushed).await {
-            Ok(()) => refusal::end(RefusalReason::CommandRefused),
+            Ok(()) => refusal::end(reason),
             Err(end) => end,
         }
     }
@@ -258,11 +306,36 @@ impl Conversing {
             .send(session, Requests::Front(bytes), run)
             .await;
         if let Err(unsent) = sent {
-            return self.answer_for(session, bytes, 1, unsent).await;
+            self.answer_for(session, bytes, 1, unsent).await?;
+            // What the connection remembered is gone, and the client must not take it to be there.
+            let died = RefusalReason::UpstreamDied;
+            return Err(Unsent::End(self.end_after(session, died).await));
         }
         session.client.facts.count_exchanges(1);
         self.after_reply();
         Ok(())
+    }
+
+    /// Hands one command over to the connection that is held, and says what its reply begins with.
+    async fn forward_and_see(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+    ) -> Result<Option<u8>, Unsent> {
+        let (requests, shape) = (Requests::Front(bytes), self.shape());
+        let seen = self.conversation.exchange(session, requests, shape).await;
+        match seen {
+            Ok(begins) => {
+                session.client.facts.count_exchanges(1);
+                self.after_reply();
+                Ok(begins)
+            }
+            Err(unsent) => {
+                self.answer_for(session, bytes, 1, unsent).await?;
+                let died = RefusalReason::UpstreamDied;
+                Err(Unsent::End(self.end_after(session, died).await))
+            }
+        }
     }
 
     /// The service's own reply to RESET says that it says nothing more unasked.
@@ -311,7 +384,9 @@ impl Conversing {
         session.client.facts.count_exchanges(1);
         let shape = self.shape();
         let framer = &mut self.framer;
-        let sent = self.conversation.send_piecewise(session, framer, shape);
+        let sent = self
+            .conversation
+            .send_piecewise(session, framer, shape, false);
         match sent.await {
             Ok(()) => {}
             Err(Broken::Violation(violation)) => {
@@ -342,6 +417,14 @@ impl Piecewise for RequestFramer {
     fn passed(&mut self, count: usize) {
         self.consumed(count);
     }
+}
+
+const NOT_QUEUED: &str = "ERR millpond: who asks can't change within a transaction";
+const NOT_WHILE_WATCHED: &str = "ERR millpond: what is watched belongs to this user and database";
+
+/// Whether it would end a transaction: the connection is the client's own, and knows whether there is one.
+fn is_ending(refused: Refused) -> bool {
+    matches!(refused, Refused::OutsideTransaction(_))
 }
 
 fn is_streaming(need: LeaseNeed) -> bool {
