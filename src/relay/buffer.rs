@@ -66,17 +66,14 @@ impl Buffer {
         self.capacity_bytes >= capacity_bytes
     }
 
-    /// Puts other bytes in the place of the first `count`; false where there is no room for them.
-    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) -> bool {
+    /// Puts other bytes in the place of the first `count`, and holds more for them if it must.
+    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) {
         let kept = self.end - self.start - count;
-        if bytes.len() + kept > self.bytes.len() {
-            return false;
-        }
+        self.hold_at_least(bytes.len() + kept);
         let from = self.start + count;
         self.bytes.copy_within(from..self.end, bytes.len());
         self.bytes[..bytes.len()].copy_from_slice(bytes);
         (self.start, self.end) = (0, bytes.len() + kept);
-        true
     }
 
     /// What was read and not taken.

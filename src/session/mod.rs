@@ -192,12 +192,16 @@ impl Session {
         }
     }
 
-    /// Takes over what a reload has changed; true where it has. A session keeps its protocol: where
-    /// the listener has another now, it goes on under the old rules to the end of its exchange.
+    /// Takes over what a reload has changed; true where it has. A session keeps its protocol and the
+    /// connections that it shares: where the listener has others now, it goes on under the old rules to the
+    /// end of its exchange.
     fn renew_rules(&mut self) -> bool {
         let protocol = self.rules.upstream_settings.protocol.label();
         match self.cell.newer(&mut self.generation) {
-            Some(rules) if rules.upstream_settings.protocol.label() != protocol => {
+            Some(rules)
+                if rules.upstream_settings.protocol.label() != protocol
+                    || !rules.links.is_same(&self.rules.links) =>
+            {
                 self.tell(Command::Drain);
                 false
             }

@@ -49,6 +49,16 @@ pub enum SharedLinks {
 }
 
 impl SharedLinks {
+    /// Whether both are the same connections, or there are none.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
+            (Self::Memcached(one), Self::Memcached(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// The shared connections of `upstream`, of which there are none yet. Those of `tasks` are waited for
     /// when millpond stops.
     pub fn new(

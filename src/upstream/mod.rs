@@ -270,11 +270,11 @@ impl Upstream {
     }
 
     /// Takes a drain back, with these settings: what is still closing keeps its slots, so `size`
-    /// holds over both lives. False if it has ended already.
+    /// holds over both lives. False if it has ended already, or spoke another protocol.
     pub fn resume(&self, settings: &checked::Upstream, now: Instant) -> bool {
         {
             let mut state = self.lock();
-            if self.cut.is_cancelled() {
+            if self.cut.is_cancelled() || !state.shape.speaks(&settings.protocol) {
                 return false;
             }
             state.core.resume();

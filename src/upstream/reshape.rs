@@ -104,6 +104,10 @@ impl Shape {
         }
     }
 
+    pub(super) fn speaks(&self, protocol: &Protocol) -> bool {
+        self.settings.protocol.label() == protocol.label()
+    }
+
     pub(super) fn linger_time(&self) -> Duration {
         self.settings.linger_time
     }
@@ -254,7 +258,7 @@ impl Upstream {
         let is_news = state.shape.set_sources(&host);
         drop(guard);
         if let Some(sharer) = self.sharer() {
-            sharer.apply(&SharingRules::of(settings));
+            sharer.apply(&SharingRules::of(settings), &named);
             if is_other_protocol {
                 sharer.flush();
             }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::checked;
+use crate::pool::EndpointId;
 
 pub use crate::config::checked::Retry;
 
@@ -17,8 +18,8 @@ pub trait Sharer: Send + Sync + fmt::Debug {
     fn resume(&self);
     /// Every connection is retired at its next boundary.
     fn flush(&self);
-    /// Other rules hold from now on.
-    fn apply(&self, rules: &SharingRules);
+    /// Other rules hold from now on, and these endpoints are in force.
+    fn apply(&self, rules: &SharingRules, endpoints: &[EndpointId]);
 }
 
 /// What holds for connections that are shared, or pinned to a session meanwhile.

@@ -24,7 +24,7 @@ impl<L: Language> Owner<L> {
     /// Ends the connection, or gives it back, and gives every session back what it was owed.
     pub(super) async fn finish(mut self, end: End, retry: Retry, stats: &UpstreamStats) {
         let is_clean = end == End::GivenBack(Left::Nothing) && self.inbound.is_empty();
-        let gathered = self.link.end(!is_clean);
+        let gathered = self.link.end();
         if is_clean {
             self.lease.release_after(self.exchanges, clock::now());
             let requests = Requests::from(0, &gathered.requests);
@@ -37,11 +37,14 @@ impl<L: Language> Owner<L> {
             let delivery = self.find_out(retry).await;
             seen = delivery.seen.unwrap_or(seen);
             let written: usize = self.owed.iter().map(|it| it.replies).sum();
-            if delivery.delivery == Delivery::Undelivered {
-                executed = Executed::Proven(self.writing.written_bytes - self.busy_bytes());
-            } else {
-                let lost = RaceLost::of(delivery.delivery);
-                (0..written).for_each(|_| stats.races_lost.increment(lost));
+            match delivery.delivery {
+                Delivery::Undelivered => {
+                    executed = Executed::Proven(self.writing.written_bytes - self.busy_bytes());
+                }
+                undecided => {
+                    let lost = RaceLost::of(undecided);
+                    (0..written).for_each(|_| stats.races_lost.increment(lost));
+                }
             }
         }
         if let (Retry::Idempotent, Executed::UpTo(bytes), false) = (retry, executed, self.is_midway)
@@ -184,7 +187,8 @@ fn give_back_run<L: Language>(owed: &Owed<L>, held: Option<&[u8]>, at: u64, exec
             owed.mailbox.give_back(unsent(requests, owed.replies));
         }
         Some(requests) if owed.nature != Nature::Block => {
-            let (executed, rest) = split::<L>(requests, at, executed_bytes, owed.answered);
+            let parts = split::<L>(requests, at, executed_bytes, owed.answered);
+            let (executed, rest) = parts.unwrap_or((owed.replies, &[]));
             if executed > 0 {
                 owed.mailbox.give_back(lost(executed));
             }
@@ -198,13 +202,13 @@ fn give_back_run<L: Language>(owed: &Owed<L>, held: Option<&[u8]>, at: u64, exec
 }
 
 /// How many of the requests that were not answered may have been executed, and the rest. The first
-/// `answered` of them were answered.
+/// `answered` of them were answered. `None` where answers came before their requests were written.
 fn split<L: Language>(
     mut rest: &[u8],
     mut at: u64,
     executed_bytes: u64,
     answered: usize,
-) -> (usize, &[u8]) {
+) -> Option<(usize, &[u8])> {
     let (mut executed, mut place) = (0, 0);
     while !rest.is_empty() {
         let length = L::first_request(rest).clamp(1, rest.len());
@@ -215,8 +219,11 @@ fn split<L: Language>(
                 break;
             }
             executed += 1;
+        } else if at > executed_bytes {
+            // What is answered before it is asked is no service whose answers can be counted.
+            return None;
         }
         rest = &rest[length..];
     }
-    (executed, rest)
+    Some((executed, rest))
 }

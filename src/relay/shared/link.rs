@@ -118,10 +118,10 @@ pub(super) enum Standing {
 pub enum Left {
     /// Nothing.
     Nothing,
-    /// Nobody knows what: the connection is reset.
+    /// Something that a reset takes away: the connection is reset.
     Something,
-    /// The same, and the session is to have all that the service says up to the reset's own reply.
-    SomethingAndListens,
+    /// What no reset takes away, or what is still to be said: the connection is discarded.
+    Everything,
 }
 
 /// Why a request was not taken over.
@@ -169,7 +169,7 @@ impl<L: Language> Link<L> {
         let is_full = self.owed_replies() >= OWED_REPLIES_MAX
             || state.gathered.requests.len() >= REQUESTS_BYTES_MAX;
         if is_full {
-            state.waiting.push(Arc::clone(mailbox));
+            state.wait_for_room(mailbox);
             return Err(NotSent::Full);
         }
         self.owed_replies.fetch_add(replies, Ordering::Relaxed);
@@ -208,7 +208,7 @@ impl<L: Language> Link<L> {
             return Err(NotSent::Closed);
         }
         if state.gathered.requests.len() >= REQUESTS_BYTES_MAX {
-            state.waiting.push(Arc::clone(mailbox));
+            state.wait_for_room(mailbox);
             return Err(NotSent::Full);
         }
         let is_first = state.gathered.requests.is_empty();
@@ -320,18 +320,13 @@ impl<L: Language> Link<L> {
         }
     }
 
-    /// Takes nothing over any more, and hands out what had gathered. `is_lost`: a session that it is pinned
-    /// to and that still holds it is told.
-    pub(super) fn end(&self, is_lost: bool) -> Gathered<L> {
+    /// Takes nothing over any more, and hands out what had gathered. A session that it is pinned to and that
+    /// still holds it is told.
+    pub(super) fn end(&self) -> Gathered<L> {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.standing, Standing::Ended);
         let holder = match (&state.purpose, before) {
-            (Purpose::Shared, _) => None,
             (Purpose::Pinned(holder) | Purpose::Streaming(holder), Standing::Open) => Some(holder),
-            (
-                Purpose::Pinned(holder) | Purpose::Streaming(holder),
-                Standing::GivenBack(Left::SomethingAndListens),
-            ) if is_lost => Some(holder),
             _ => None,
         };
         let holder = holder.cloned();
@@ -349,6 +344,14 @@ impl<L: Language> Link<L> {
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: Language> State<L> {
+    fn wait_for_room(&mut self, mailbox: &Arc<Mailbox<Kind<L>>>) {
+        if !self.waiting.iter().any(|it| Arc::ptr_eq(it, mailbox)) {
+            self.waiting.push(Arc::clone(mailbox));
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::mailbox::Mailbox;
 use super::owner::{End, Owner};
 use super::setup::Unprepared;
 use super::timing::Timing;
-use crate::pool::{Lease, PoolKey};
+use crate::pool::{EndpointId, Lease, PoolKey};
 use crate::protocol::replies::Language;
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
@@ -52,9 +52,10 @@ pub struct Links<L: Language> {
 struct State<L: Language> {
     open: Vec<Arc<Link<L>>>,
     opening: Vec<Opening<L>>,
-    pinned: Vec<Arc<Link<L>>>,
     rules: SharingRules,
     is_draining: bool,
+    /// How often all were to be retired.
+    flushes: u64,
 }
 
 /// A shared connection on its way, and who waits for it.
@@ -119,9 +120,9 @@ impl<L: Language> Links<L> {
             state: Mutex::new(State {
                 open: Vec::new(),
                 opening: Vec::new(),
-                pinned: Vec::new(),
                 rules,
                 is_draining: false,
+                flushes: 0,
             }),
             identities: Mutex::default(),
             next_key: AtomicU32::new(1),
@@ -188,6 +189,8 @@ impl<L: Language> Links<L> {
         if state.is_draining {
             return Found::NoRoom;
         }
+        // Those that have closed themselves take nothing any more.
+        state.open.retain(|it| it.is_open());
         let of_key = state.open.iter().filter(|it| it.key == known.key);
         let least = of_key.min_by_key(|it| it.owed_replies()).cloned();
         let is_opening = state.opening.iter().any(|it| it.key == known.key);
@@ -239,7 +242,6 @@ impl<L: Language> Links<L> {
         if is_proof || !owner.lease.connection().is_prepared {
             owner = self.prepared(owner, known).await?;
         }
-        self.lock().pinned.push(Arc::clone(&link));
         self.tasks
             .spawn(Arc::clone(self).serve(owner, Arc::clone(known)));
         Ok(link)
@@ -247,17 +249,20 @@ impl<L: Language> Links<L> {
 
     /// Opens one shared connection, and tells those who wait for it.
     async fn open(self: Arc<Self>, known: Arc<Known<L>>) {
-        let opened = match self.open_link(&known).await {
-            Ok(Some((owner, link))) => {
-                self.lock().open.push(Arc::clone(&link));
-                self.tasks
-                    .spawn(Arc::clone(&self).serve(owner, Arc::clone(&known)));
-                Ok(link)
-            }
-            Ok(None) => Err(NotOpened::Died),
-            Err(error) => Err(error),
-        };
+        let flushes = self.lock().flushes;
+        let opened = self.open_link(&known).await.map(|(owner, link)| {
+            let serving = Arc::clone(&self).serve(owner, Arc::clone(&known));
+            self.tasks.spawn(serving);
+            link
+        });
         let mut state = self.lock();
+        if let Ok(link) = &opened {
+            match (state.is_draining, state.flushes == flushes) {
+                (true, _) => link.close(DiscardReason::Drain),
+                (false, false) => link.close(DiscardReason::Flushed),
+                (false, true) => state.open.push(Arc::clone(link)),
+            }
+        }
         let place = state.opening.iter().position(|it| it.key == known.key);
         let waiters = place.map(|place| state.opening.swap_remove(place).waiters);
         drop(state);
@@ -270,7 +275,7 @@ impl<L: Language> Links<L> {
     async fn open_link(
         &self,
         known: &Arc<Known<L>>,
-    ) -> Result<Option<(Owner<L>, Arc<Link<L>>)>, NotOpened> {
+    ) -> Result<(Owner<L>, Arc<Link<L>>), NotOpened> {
         let want = Want {
             key: known.key,
             fresh: false,
@@ -286,7 +291,7 @@ impl<L: Language> Links<L> {
         if !owner.lease.connection().is_prepared {
             owner = self.prepared(owner, known).await?;
         }
-        Ok(Some((owner, link)))
+        Ok((owner, link))
     }
 
     /// Tells the service who is served.
@@ -311,18 +316,12 @@ impl<L: Language> Links<L> {
     async fn serve(self: Arc<Self>, mut owner: Owner<L>, known: Arc<Known<L>>) {
         let link = Arc::clone(&owner.link);
         let mut end = owner.serve().await;
-        let listener = match end {
-            End::GivenBack(Left::SomethingAndListens) => link.pinned_to(),
-            _ => None,
-        };
-        let is_left = matches!(end, End::GivenBack(left) if left != Left::Nothing);
-        if is_left && owner.reset(&L::setup(&known.identity), listener).await {
+        if end == End::GivenBack(Left::Something) && owner.reset(&L::setup(&known.identity)).await {
             end = End::GivenBack(Left::Nothing);
         }
         let retry = {
             let mut state = self.lock();
             state.open.retain(|it| !Arc::ptr_eq(it, &link));
-            state.pinned.retain(|it| !Arc::ptr_eq(it, &link));
             state.rules.retry
         };
         owner.finish(end, retry, self.upstream.stats()).await;
@@ -356,6 +355,7 @@ impl<L: Language> State<L> {
     }
 
     fn close_all(&mut self, reason: DiscardReason) {
+        self.flushes += 1;
         for link in self.open.drain(..) {
             link.close(reason);
         }
@@ -401,9 +401,16 @@ impl<L: Language> Sharer for Links<L> {
         self.lock().close_all(DiscardReason::Flushed);
     }
 
-    fn apply(&self, rules: &SharingRules) {
+    fn apply(&self, rules: &SharingRules, endpoints: &[EndpointId]) {
         self.timing.apply(rules);
         let mut state = self.lock();
+        state.open.retain(|link| {
+            let is_in_force = endpoints.contains(&link.endpoint);
+            if !is_in_force {
+                link.close(DiscardReason::EndpointRemoved);
+            }
+            is_in_force
+        });
         let before = std::mem::replace(&mut state.rules, *rules);
         let max = rules.shared * rules.endpoints;
         self.is_single.store(max <= 1, Ordering::Relaxed);

@@ -165,7 +165,6 @@ impl<K> Mailbox<K> {
         if post.standing == Standing::Taking {
             post.returned.push_back(returned);
         }
-        post.is_midway = false;
         drop(post);
         self.session.wake();
     }

@@ -5,6 +5,7 @@
 //! said on it is known by a `protocol::replies::Language`. Not here: what a client may ask and is told
 //! (see `session`).
 
+mod delivery;
 mod ends;
 mod link;
 mod links;

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::delivery::{Moved, hand_out, pass_on};
 use super::link::{Kind, Left, Link, Owed, Standing};
 use super::mailbox::Mailbox;
 use super::timing::Timing;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look};
-use crate::protocol::replies::{Language, Replies, ReplyThen, ReplyViolation};
+use crate::protocol::replies::Language;
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
 use crate::relay::crossing::is_crossed;
@@ -32,8 +33,8 @@ use crate::sys::clock;
 const SHARED_MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same where nobody else waits.
 const PINNED_MAILBOX_BYTES_MAX: usize = 256 * 1024;
-/// For so long the others wait.
-const HELD_UP_MAX: Duration = Duration::from_millis(100);
+/// For so long the others wait for it to take that.
+const HELD_UP_MAX: Duration = Duration::from_secs(1);
 
 /// The task that owns a connection.
 pub(super) struct Owner<L: Language> {
@@ -58,6 +59,8 @@ pub(super) struct Owner<L: Language> {
     quiet_written_bytes: u64,
     /// A reply has come since then.
     has_answered: bool,
+    /// Since when somebody else waits for the session that takes nothing.
+    others_wait_since: Option<Instant>,
     /// A session that takes nothing, and since when.
     held_up: Option<(Arc<Mailbox<Kind<L>>>, Instant)>,
     /// Exchanges carried since the lease began.
@@ -133,6 +136,7 @@ impl<L: Language> Owner<L> {
             was_quiet: true,
             quiet_written_bytes: 0,
             has_answered: false,
+            others_wait_since: None,
             held_up: None,
             exchanges: 0,
             moved_at: now,
@@ -153,15 +157,20 @@ impl<L: Language> Owner<L> {
             }
             match self.read(context) {
                 Err(end) => return Poll::Ready(end),
-                // What was read has made nothing to write, but others may have.
-                Ok(()) if self.has_deferred || !self.link.has_gathered() => break,
-                Ok(()) => {}
+                // Meanwhile others may have handed something over.
+                Ok(()) if self.may_write() && self.link.has_gathered() => {}
+                Ok(()) => break,
             }
         }
         if let Some(end) = self.what_becomes_of_it() {
             return Poll::Ready(end);
         }
         self.watch_time(context)
+    }
+
+    /// Whether what gathers now would be written at once.
+    fn may_write(&self) -> bool {
+        self.writing.is_done() && self.write_broken.is_none() && !self.has_deferred
     }
 
     /// Writes what has gathered, until nothing more has or the service has to be waited for.
@@ -294,9 +303,14 @@ impl<L: Language> Owner<L> {
         };
         let bytes_max = self.mailbox_bytes_max();
         if mailbox.wait_for_session(context.waker(), bytes_max) {
+            let is_another = |it: &Owed<L>| it.replies > 0 && !Arc::ptr_eq(&it.mailbox, mailbox);
+            if self.owed.iter().any(is_another) {
+                self.others_wait_since.get_or_insert_with(clock::now);
+            }
             return false;
         }
         self.held_up = None;
+        self.others_wait_since = None;
         true
     }
 
@@ -393,7 +407,8 @@ impl<L: Language> Owner<L> {
         let connection = self.lease.connection();
         let is_pinned = self.link.pinned_to().is_some();
         if let Some((_, since)) = &self.held_up {
-            return (!is_pinned).then_some((*since + HELD_UP_MAX, Due::CutOff));
+            let since = self.others_wait_since.map(|it| it.max(*since));
+            return since.map(|since| (since + HELD_UP_MAX, Due::CutOff));
         }
         if is_pinned || self.link.standing() != Standing::Open && self.owed.is_empty() {
             return None;
@@ -424,90 +439,6 @@ enum Due {
     Silence,
     Retirement(DiscardReason),
     CutOff,
-}
-
-/// What was handed out in one go.
-struct Moved<L: Language> {
-    bytes: usize,
-    /// What lies in the mailbox now.
-    waiting_bytes: usize,
-    mailbox: Arc<Mailbox<Kind<L>>>,
-}
-
-/// Hands out replies to whoever is at the front.
-fn hand_out<L: Language>(
-    front: &mut Owed<L>,
-    replies: &mut L::Replies,
-    inbound: &mut Buffer,
-    is_midway: &mut bool,
-) -> Result<Moved<L>, ReplyViolation> {
-    let bytes = inbound.filled();
-    let (mut taken, mut shown_from, mut ended) = (0, 0, 0);
-    let mut waiting_bytes = 0;
-    let mut violation = None;
-    while front.replies > 0 && taken < bytes.len() {
-        let frame = match replies.frame(front.kind, &bytes[taken..]) {
-            Ok(frame) => frame,
-            Err(found) => {
-                violation = Some(found);
-                break;
-            }
-        };
-        if frame.taken == 0 && frame.then == ReplyThen::More {
-            break;
-        }
-        if !frame.shown {
-            let run = &bytes[shown_from..taken];
-            waiting_bytes = front.mailbox.put(run, std::mem::take(&mut ended), false);
-            shown_from = taken + frame.taken;
-        }
-        taken += frame.taken;
-        *is_midway = frame.then == ReplyThen::More;
-        if frame.then == ReplyThen::End {
-            front.replies -= 1;
-            front.answered += 1;
-            ended += 1;
-        }
-    }
-    let run = &bytes[shown_from..taken];
-    if !run.is_empty() || ended > 0 {
-        waiting_bytes = front.mailbox.put(run, ended, *is_midway);
-    }
-    let mailbox = Arc::clone(&front.mailbox);
-    inbound.consume(taken);
-    match violation {
-        Some(violation) => Err(violation),
-        None => Ok(Moved {
-            bytes: taken,
-            waiting_bytes,
-            mailbox,
-        }),
-    }
-}
-
-/// Passes on what a service says unasked to the one session that it is pinned to.
-fn pass_on<L: Language>(
-    mailbox: Arc<Mailbox<Kind<L>>>,
-    replies: &mut L::Replies,
-    inbound: &mut Buffer,
-) -> Result<Moved<L>, ReplyViolation> {
-    let bytes = inbound.filled();
-    let (mut taken, mut is_midway) = (0, false);
-    while taken < bytes.len() {
-        let frame = replies.frame_unasked(&bytes[taken..])?;
-        if frame.taken == 0 && frame.then == ReplyThen::More {
-            break;
-        }
-        taken += frame.taken;
-        is_midway = frame.then == ReplyThen::More;
-    }
-    let waiting_bytes = mailbox.put(&bytes[..taken], 0, is_midway);
-    inbound.consume(taken);
-    Ok(Moved {
-        bytes: taken,
-        waiting_bytes,
-        mailbox,
-    })
 }
 
 /// A larger one is freed, so that one great burst does not stay in memory for ever.

@@ -3,12 +3,10 @@
 //! Invariant: a connection on which a step was refused, or not answered as it must be, is never lent.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::link::{Kind, Left};
-use super::mailbox::Mailbox;
+use super::link::Left;
 use super::owner::{End, Owner};
 use crate::protocol::replies::{Language, Replies, ReplyThen, Setup};
 use crate::relay::alarm::Alarm;
@@ -45,45 +43,23 @@ impl<L: Language> Owner<L> {
         Ok(())
     }
 
-    /// Brings the connection back to where it began; false where it can't be. `listener` has all that the
-    /// service says meanwhile, and is owed one reply, that of the reset.
-    pub(super) async fn reset(
-        &mut self,
-        setup: &Setup,
-        listener: Option<Arc<Mailbox<Kind<L>>>>,
-    ) -> bool {
-        let is_reset = match L::RESET {
-            Some((request, expected)) => self.say_reset(request, expected, listener).await,
-            None => false,
+    /// Brings the connection back to where it began; false where it can't be. Nothing is owed, so the first
+    /// thing that the service says is its answer: a client could have it say anything later.
+    pub(super) async fn reset(&mut self, setup: &Setup) -> bool {
+        let Some((request, expected)) = L::RESET else {
+            return false;
         };
-        is_reset && self.prepare(setup).await.is_ok() && self.inbound.is_empty()
-    }
-
-    async fn say_reset(
-        &mut self,
-        request: &[u8],
-        expected: &[u8],
-        listener: Option<Arc<Mailbox<Kind<L>>>>,
-    ) -> bool {
         self.lease.connection_mut().is_prepared = false;
         let mut exchange = SetupExchange::new(request);
-        exchange.listener = listener;
-        loop {
-            match self.next_reply(&mut exchange).await {
-                Ok(reply) if reply == expected => break,
-                // What it had to say before is of no interest here; that it refuses is.
-                Ok(reply) if L::refusal(&reply).is_none() => {}
-                _ => return false,
-            }
+        match self.next_reply(&mut exchange).await {
+            Ok(reply) if reply == expected => {}
+            _ => return false,
         }
-        if let Some(listener) = exchange.listener {
-            listener.put(&[], 1, false);
-        }
-        true
+        self.prepare(setup).await.is_ok() && self.inbound.is_empty()
     }
 
     /// The beginning of the next whole reply.
-    async fn next_reply(&mut self, exchange: &mut SetupExchange<'_, L>) -> Result<Vec<u8>, End> {
+    async fn next_reply(&mut self, exchange: &mut SetupExchange<'_>) -> Result<Vec<u8>, End> {
         let mut reply = Vec::new();
         poll_fn(|context| self.poll_reply(exchange, &mut reply, context)).await?;
         Ok(reply)
@@ -91,7 +67,7 @@ impl<L: Language> Owner<L> {
 
     fn poll_reply(
         &mut self,
-        exchange: &mut SetupExchange<'_, L>,
+        exchange: &mut SetupExchange<'_>,
         reply: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), End>> {
@@ -114,10 +90,6 @@ impl<L: Language> Owner<L> {
                 }
                 let looked_at = frame.taken.min(LOOKED_AT_BYTES_MAX - reply.len());
                 reply.extend_from_slice(&bytes[..looked_at]);
-                if let Some(listener) = &exchange.listener {
-                    let is_midway = frame.then == ReplyThen::More;
-                    listener.put(&bytes[..frame.taken], 0, is_midway);
-                }
                 self.inbound.consume(frame.taken);
                 exchange.read_bytes += frame.taken;
                 if frame.then == ReplyThen::End {
@@ -141,21 +113,18 @@ impl<L: Language> Owner<L> {
 }
 
 /// What is still to be written of a setup, and by when it is answered.
-struct SetupExchange<'r, L: Language> {
+struct SetupExchange<'r> {
     unwritten: &'r [u8],
-    /// Who has all that the service says.
-    listener: Option<Arc<Mailbox<Kind<L>>>>,
     read_bytes: usize,
     deadline: Instant,
     alarm: Alarm,
 }
 
-impl<'r, L: Language> SetupExchange<'r, L> {
+impl<'r> SetupExchange<'r> {
     fn new(requests: &'r [u8]) -> Self {
         let deadline = clock::now() + SETUP_TIME_MAX;
         Self {
             unwritten: requests,
-            listener: None,
             read_bytes: 0,
             deadline,
             alarm: Alarm::new(deadline),

@@ -53,7 +53,7 @@ pub(super) struct Conversation<L: Language> {
     moved_at: Instant,
     outgoing: Vec<u8>,
     written: usize,
-    /// The connection that is pinned, or was and still owes the session something.
+    /// The connection that is pinned, by its number.
     pinned: Option<u64>,
     /// It has ended.
     has_lost_pin: bool,
@@ -234,6 +234,7 @@ impl<L: Language> Conversation<L> {
             match sent {
                 Ok(()) => {
                     session.client.inbound.consume(count);
+                    self.moved_at = clock::now();
                     return Ok(());
                 }
                 Err(NotSent::Full) => {
@@ -315,7 +316,11 @@ impl<L: Language> Conversation<L> {
             Ok(Some(pinning)) => pinning,
             Ok(None) => return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases))),
             Err(_elapsed) => {
-                return Err(Unsent::Refused(Refusal::Ours(RefusalReason::WaitTimeout)));
+                let reason = match patience {
+                    Patience::Short => RefusalReason::WaitTimeout,
+                    Patience::Long => RefusalReason::NoLeases,
+                };
+                return Err(Unsent::Refused(Refusal::Ours(reason)));
             }
         };
         let lease = self.lease(session, known).await?;
@@ -351,27 +356,22 @@ impl<L: Language> Conversation<L> {
         }
     }
 
-    /// Gives the session's own connection back, where nothing is owed.
+    /// Gives the session's own connection back; one that still owes something is ended.
     pub(super) fn give_back(&mut self, left: Left) {
-        if let Some(pin) = self.pin.take() {
-            match self.in_flight {
-                0 => {
-                    let listens = left == Left::SomethingAndListens;
-                    self.in_flight += usize::from(listens);
-                    self.pinned = self.pinned.filter(|_| listens);
-                    pin.give_back(left);
-                }
-                _ => pin.abandon(DiscardReason::ClientGone),
-            }
+        self.pinned = None;
+        match self.pin.take() {
+            Some(pin) if self.in_flight == 0 => pin.give_back(left),
+            Some(pin) => pin.abandon(DiscardReason::ClientGone),
+            None => {}
         }
     }
 
     /// Has the session's own connection send it all that the service says.
     pub(super) fn stream(&mut self) -> bool {
-        self.is_long = true;
         let (links, mailbox) = (&self.links, &self.mailbox);
         let pin = self.pin.as_mut();
-        pin.is_some_and(|pin| pin.stream(links, mailbox).is_ok())
+        self.is_long = pin.is_some_and(|pin| pin.stream(links, mailbox).is_ok());
+        self.is_long
     }
 
     /// What comes for the session from here on is dropped.

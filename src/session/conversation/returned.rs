@@ -32,6 +32,8 @@ impl<L: Language> Conversation<L> {
         let was_pinned = self.pin.take().is_some() | std::mem::take(&mut self.was_pinned);
         self.link = None;
         let returned = std::mem::take(&mut self.returned);
+        let retries = self.retries;
+        self.retries += 1;
         let waiting: usize = returned.iter().map(replies).sum();
         self.in_flight -= waiting;
         for returned in returned {
@@ -39,7 +41,7 @@ impl<L: Language> Conversation<L> {
                 Returned::Lost(kind, replies) => (kind, replies, None),
                 Returned::Unsent(batch, retry) => (batch.kind, batch.replies, Some((batch, retry))),
             };
-            let is_sound = |retry| !was_pinned && self.retries < retries_max(retry);
+            let is_sound = |retry| !was_pinned && retries < retries_max(retry);
             let refusal = match batch.filter(|(_, retry)| is_sound(*retry)) {
                 None => Refusal::Ours(RefusalReason::UpstreamDied),
                 Some((batch, retry)) => match self.send_again(session, batch, retry).await {
@@ -69,7 +71,6 @@ impl<L: Language> Conversation<L> {
         batch: Batch<Kind<L>>,
         retry: RetryReason,
     ) -> Result<(), Unsent> {
-        self.retries += 1;
         let Batch {
             requests,
             kind,
@@ -102,7 +103,7 @@ impl<L: Language> Conversation<L> {
     }
 }
 
-fn replies<K>(returned: &Returned<K>) -> usize {
+pub(super) fn replies<K>(returned: &Returned<K>) -> usize {
     match returned {
         Returned::Lost(_, replies) => *replies,
         Returned::Unsent(batch, _) => batch.replies,

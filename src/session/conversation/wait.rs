@@ -5,8 +5,9 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::returned::replies;
 use super::{Conversation, Unsent};
 use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::replies::Language;
@@ -30,6 +31,8 @@ pub(in crate::session) enum Until {
     Room,
     /// No reply is in the midst.
     Between,
+    /// The connection that is pinned has ended, and all that it said is with the client's kernel.
+    Lost,
 }
 
 /// What has happened meanwhile.
@@ -38,6 +41,8 @@ enum Event {
     Returned,
 }
 
+/// How long a client that has said FIN is given the answer to a command that may wait for ever.
+const LAST_ANSWER_TIME_MAX: Duration = Duration::from_millis(10);
 /// A larger buffer is freed when it is empty.
 const OUTGOING_KEPT_BYTES: usize = 16 * 1024;
 
@@ -50,15 +55,15 @@ impl<L: Language> Conversation<L> {
     ) -> Result<T, Unsent> {
         let mut future = pin!(future);
         let waited = poll_fn(|context| {
+            // What it is owed from before is not kept from it.
+            self.flush(session, context)?;
             if let Err(lost) = listen(session, context) {
-                return Poll::Ready(Err(lost));
+                let end = verdict::client_lost(lost, Phase::Queue, true);
+                return Poll::Ready(Err(end));
             }
             future.as_mut().poll(context).map(Ok)
         });
-        waited.await.map_err(|lost| {
-            let end = verdict::client_lost(lost, Phase::Queue, true);
-            Unsent::End(end)
-        })
+        waited.await.map_err(Unsent::End)
     }
 
     /// Moves replies to the client until what is waited for has happened.
@@ -98,8 +103,13 @@ impl<L: Language> Conversation<L> {
             };
             return Err(SessionEnd::graceful(Initiator::Downstream, phase, manner));
         }
+        let listener = &session.rules.listener;
         let since = is_begun.then(|| *request_since.get_or_insert_with(clock::now));
-        let deadline = since.map(|since| since + session.rules.listener.head_timeout);
+        let holds = self.pin.is_some() && !self.is_long;
+        let deadline = match since {
+            Some(since) => Some(since + listener.head_timeout),
+            None => holds.then(|| clock::now() + listener.idle_timeout),
+        };
         self.wait(session, Until::Bytes(deadline)).await
     }
 
@@ -149,8 +159,14 @@ impl<L: Language> Conversation<L> {
                 break;
             }
         }
-        if !self.returned.is_empty() && self.is_flushed() {
+        // They come one by one, and are settled together, in their order.
+        let is_all_back = !self.returned.is_empty()
+            && self.returned.iter().map(replies).sum::<usize>() == self.in_flight;
+        if is_all_back && self.is_flushed() {
             return Poll::Ready(Ok(Event::Returned));
+        }
+        if self.has_lost_pin && self.is_flushed() && until == Until::Lost {
+            return Poll::Ready(Ok(Event::Done));
         }
         if self.has_lost_pin && self.is_flushed() {
             // What the connection remembered of its session is gone with it.
@@ -165,8 +181,9 @@ impl<L: Language> Conversation<L> {
             Until::Bytes(_) => has_more && self.is_flushed(),
             Until::Settled => self.in_flight == 0,
             Until::Flushed => self.in_flight == 0 && self.is_flushed(),
-            Until::Room => self.has_room || self.in_flight == 0,
+            Until::Room => self.has_room,
             Until::Between => !self.is_midway,
+            Until::Lost => false,
         };
         if is_done {
             return Poll::Ready(Ok(Event::Done));
@@ -231,16 +248,19 @@ impl<L: Language> Conversation<L> {
         Ok(!self.outgoing.is_empty())
     }
 
-    /// The end of a session that holds a connection for as long as it takes, and is not waited for: its
-    /// client needs it no more, or millpond is stopping.
+    /// The end of a session that holds a connection, and is not waited for: its client needs it no more, or
+    /// millpond is stopping.
     fn given_up(&self, session: &Session) -> Option<SessionEnd> {
-        if !self.is_long || self.pin.is_none() {
-            return None;
-        }
-        let (initiator, manner) = match session.client.facts.control.command() {
-            _ if session.client.has_ended => (Initiator::Downstream, Manner::Fin),
-            Command::None => return None,
-            Command::Drain | Command::Cut => (Initiator::Operator, Manner::Fin),
+        self.pin.as_ref()?;
+        let is_between = self.in_flight == 0 && self.is_flushed();
+        let is_leaving = session.client.has_ended && self.is_long && is_between;
+        let is_stopping = session.client.facts.control.command() != Command::None;
+        let (initiator, manner) = match is_leaving {
+            true => (Initiator::Downstream, Manner::Fin),
+            false if is_stopping && (self.is_long || is_between) => {
+                (Initiator::Operator, Manner::Fin)
+            }
+            false => return None,
         };
         Some(SessionEnd::graceful(initiator, Phase::Idle, manner))
     }
@@ -252,7 +272,9 @@ impl<L: Language> Conversation<L> {
         until: Until,
     ) -> Poll<Result<Event, SessionEnd>> {
         let owes_room = !self.is_flushed();
-        let is_silent = self.pin.is_some() && self.in_flight > 0 && !self.is_long;
+        let is_owed = self.pin.is_some() && self.in_flight > 0;
+        let is_silent = is_owed && !self.is_long;
+        let is_leaving = is_owed && self.is_long && session.client.has_ended;
         let deadline = match until {
             _ if owes_room => {
                 if std::mem::take(&mut self.has_waited_for_client) {
@@ -261,6 +283,8 @@ impl<L: Language> Conversation<L> {
                 self.moved_at + session.rules.listener.stall_timeout
             }
             _ if is_silent => self.moved_at + self.links.response_timeout(),
+            // What its last command waits for is not waited for without it; what is there already comes.
+            _ if is_leaving => self.moved_at + LAST_ANSWER_TIME_MAX,
             Until::Bytes(Some(deadline)) => deadline,
             _ => return Poll::Pending,
         };
@@ -269,6 +293,11 @@ impl<L: Language> Conversation<L> {
         }
         if owes_room {
             return Poll::Ready(Err(self.client_lost(ClientLost::WithheldRoom)));
+        }
+        if is_leaving {
+            let (initiator, phase) = (Initiator::Downstream, Phase::Idle);
+            let end = SessionEnd::graceful(initiator, phase, Manner::Fin);
+            return Poll::Ready(Err(end));
         }
         if !is_silent {
             return Poll::Ready(Err(self.client_lost(ClientLost::WithheldBytes)));

@@ -220,7 +220,7 @@ impl Conversing {
                     return self.answer_for(session, 0, 1, unsent).await;
                 }
                 if let Err(unsent) = self.conversation.send(session, requests, run).await {
-                    self.conversation.give_back(Left::Something);
+                    self.conversation.give_back(Left::Everything);
                     return self.answer_for(session, 0, 1, unsent).await;
                 }
                 self.after_reply();

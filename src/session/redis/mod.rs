@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  Free ──MULTI, WATCH──► Transaction ──EXEC, DISCARD, UNWATCH──► Free
-//!    ├────SUBSCRIBE, MONITOR, TRACKING──► Streaming ──RESET──► Free
-//!    └────READONLY and the like──► Kept ──RESET──► Free
+//!    ├────SUBSCRIBE, MONITOR, TRACKING──► Streaming ──► the end
+//!    └────READONLY and the like──► Kept ──► the end
 //! ```
 //!
 //! What is about the client's own connection (SELECT, AUTH, HELLO, CLIENT …) ends here (see `local`);
@@ -15,11 +15,13 @@
 //! the connection as it was.
 
 mod local;
+mod need;
 mod pinned;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::pinned::Transaction;
 use super::conversation::{Conversation, Refusal, Requests, Unsent};
 use super::{Session, SessionEnd, refusal};
 use crate::config::checked;
@@ -71,15 +73,10 @@ enum Hold {
     /// There is none.
     Free,
     /// Keys that are watched, or commands that are queued.
-    Transaction {
-        /// Between MULTI and its end.
-        is_queueing: bool,
-        /// The database that a queued SELECT asks for.
-        select: Option<u32>,
-    },
-    /// The service says things unasked.
+    Transaction(Transaction),
+    /// The service says things unasked; to the session's end.
     Streaming,
-    /// A flag of the connection.
+    /// A flag of the connection; to the session's end.
     Kept,
 }
 
@@ -293,14 +290,18 @@ impl Conversing {
             let arguments = Arguments::new(&rest[..length])?;
             taken += length;
             commands += 1;
-            if commands > 1 {
-                if arguments.name().eq_ignore_ascii_case(b"EXEC") {
-                    break;
-                }
-                let treatment = treated(&rest[..length], overrides(session));
-                if !may_be_queued(&treatment) {
-                    return None;
-                }
+            let is_exec = arguments.name().eq_ignore_ascii_case(b"EXEC");
+            if (commands == 1 || is_exec) && arguments.count() != 1 {
+                return None;
+            }
+            if is_exec {
+                break;
+            }
+            // If MULTI is refused, what follows it is executed at once, and must not wait.
+            let treatment = treated(&rest[..length], overrides(session));
+            let is_waiting = matches!(treatment, Treatment::Lease(LeaseNeed::Blocking));
+            if commands > 1 && (is_waiting || !may_be_queued(&treatment)) {
+                return None;
             }
         }
         Some((taken, commands))
@@ -312,10 +313,7 @@ impl Conversing {
         if let Err(violation) = canonical(&session.client.inbound.filled()[..bytes], &mut command) {
             return Err(Unsent::End(self.turn_away(session, violation).await));
         }
-        if !session.client.inbound.replace_front(bytes, &command) {
-            let violation = RequestViolation::InlineTooLong;
-            return Err(Unsent::End(self.turn_away(session, violation).await));
-        }
+        session.client.inbound.replace_front(bytes, &command);
         let length = command.len();
         let treatment = treated(&command, overrides(session));
         self.next = Some(Next::Command(length, treatment));

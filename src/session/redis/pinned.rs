@@ -1,17 +1,44 @@
 //! Commands that need an upstream connection of their client's own, and how long it is kept.
 //!
-//! Invariant: a connection goes back only where nothing is owed on it; unless it is known that nothing of
-//! the client is left there, it is reset first.
+//! A transaction's goes back when the service has said that it is over; one that streams or has a flag is
+//! its client's to the end, and is not lent again.
+//!
+//! Invariant: a connection goes back only where nothing is owed on it, and where it is known that nothing of
+//! the client is left there; what may be left is taken away by a reset, or the connection is discarded.
 
+use super::need::{is_ending, is_streaming, left_by_one, reason};
 use super::{Conversing, Hold};
-use crate::close::Phase;
+use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::redis::{
-    Arguments, LeaseNeed, Local, Refused, RequestFramer, RequestViolation, Scan, Shape, Treatment,
+    Arguments, LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
+    may_be_queued,
 };
 use crate::relay::shared::{Left, Nature, Patience};
 use crate::session::conversation::{Broken, Piecewise, Refusal, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
+
+const NOT_QUEUED: &str = "ERR millpond: this can't stand within a transaction";
+const NOT_WHILE_WATCHED: &str = "ERR millpond: this can't come while keys are watched";
+
+/// A transaction under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Transaction {
+    /// Between MULTI and its end; else keys are watched.
+    is_queueing: bool,
+    /// The database that a queued SELECT asks for.
+    select: Option<u32>,
+    /// What it leaves on its connection, once it is over.
+    left: Left,
+}
+
+impl Transaction {
+    const WATCHING: Self = Self {
+        is_queueing: false,
+        select: None,
+        left: Left::Nothing,
+    };
+}
 
 impl Conversing {
     /// Gets a connection for a command, and keeps it for as long as the command says.
@@ -21,26 +48,13 @@ impl Conversing {
         bytes: usize,
         need: LeaseNeed,
     ) -> Result<(), Unsent> {
-        let hold = match need {
-            LeaseNeed::Transaction | LeaseNeed::Watch => Hold::Transaction {
-                is_queueing: false,
-                select: None,
-            },
-            LeaseNeed::Subscribe | LeaseNeed::Monitor | LeaseNeed::Tracking => Hold::Streaming,
-            LeaseNeed::Cluster | LeaseNeed::ConnectionFlag => Hold::Kept,
-            LeaseNeed::Blocking | LeaseNeed::Slow | LeaseNeed::Overtaking => {
-                let left = Left::Nothing;
-                return self.over_own(session, (bytes, 1), reason(need), left).await;
-            }
-            LeaseNeed::Unknown => {
-                let left = Left::Something;
-                return self.over_own(session, (bytes, 1), reason(need), left).await;
-            }
-        };
+        if let Some(left) = left_by_one(need) {
+            return self.over_own(session, (bytes, 1), reason(need), left).await;
+        }
         self.conversation.settle(session).await?;
-        let patience = match hold {
-            Hold::Streaming => Patience::Long,
-            _ => Patience::Short,
+        let patience = match is_streaming(need) {
+            true => Patience::Long,
+            false => Patience::Short,
         };
         let known = self.conversation.known.clone();
         let conversation = &mut self.conversation;
@@ -48,49 +62,62 @@ impl Conversing {
         if let Err(unsent) = pinned.await {
             return self.answer_for(session, bytes, 1, unsent).await;
         }
-        self.hold = hold;
-        if hold == Hold::Streaming {
-            return self.stream(session, bytes).await;
-        }
-        if need == LeaseNeed::Watch {
-            let is_refused = self.forward_and_see(session, bytes).await? == Some(b'-');
-            self.let_go(is_refused);
-            return Ok(());
-        }
-        let treatment = Treatment::Lease(need);
-        self.over_held(session, bytes, treatment).await?;
-        let is_begun = matches!(
-            self.hold,
-            Hold::Transaction {
-                is_queueing: true,
-                ..
+        match need {
+            LeaseNeed::Transaction | LeaseNeed::Watch => {
+                self.hold = Hold::Transaction(Transaction::WATCHING);
+                self.begin_transaction(session, bytes, need).await
             }
-        );
-        self.let_go(need == LeaseNeed::Transaction && !is_begun);
+            _ if is_streaming(need) => self.stream(session, bytes).await,
+            _ => {
+                self.hold = Hold::Kept;
+                self.forward(session, bytes).await
+            }
+        }
+    }
+
+    /// MULTI or WATCH; where the service refuses it, there is nothing to keep the connection for.
+    async fn begin_transaction(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        need: LeaseNeed,
+    ) -> Result<(), Unsent> {
+        let is_multi = need == LeaseNeed::Transaction;
+        match self.forward_and_see(session, bytes).await? {
+            Some(b'+') if is_multi => {
+                self.hold = Hold::Transaction(Transaction {
+                    is_queueing: true,
+                    ..Transaction::WATCHING
+                });
+            }
+            Some(b'+') => {}
+            // Or nobody was to see the reply.
+            _ if self.shape() == Shape::Hidden => {
+                self.hold = Hold::Transaction(Transaction {
+                    is_queueing: is_multi,
+                    left: Left::Something,
+                    ..Transaction::WATCHING
+                });
+            }
+            _ => self.let_go(Left::Something),
+        }
         Ok(())
     }
 
-    /// Gives the connection back if the service refused what it was for.
-    fn let_go(&mut self, is_refused: bool) {
-        if is_refused {
-            self.conversation.give_back(Left::Something);
-            self.hold = Hold::Free;
-        }
+    fn let_go(&mut self, left: Left) {
+        self.conversation.give_back(left);
+        self.hold = Hold::Free;
     }
 
     /// From here on the client gets all that the service says.
     async fn stream(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         if !self.conversation.stream() {
-            self.conversation.give_back(Left::Something);
-            self.hold = Hold::Free;
+            self.let_go(Left::Something);
             let unsent = Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases));
             return self.answer_for(session, bytes, 1, unsent).await;
         }
         self.hold = Hold::Streaming;
-        session.client.facts.count_exchanges(1);
-        self.conversation
-            .send_on(session, bytes, Shape::Shown)
-            .await
+        self.say_on(session, bytes).await
     }
 
     /// Whole commands at the front go over a connection that is given back after their replies.
@@ -118,7 +145,7 @@ impl Conversing {
             .send(session, Requests::Front(bytes), run)
             .await;
         if let Err(unsent) = sent {
-            self.conversation.give_back(left);
+            self.conversation.give_back(Left::Everything);
             return self.answer_for(session, bytes, commands, unsent).await;
         }
         session.client.facts.count_exchanges(commands);
@@ -135,50 +162,32 @@ impl Conversing {
         bytes: usize,
         treatment: Treatment,
     ) -> Result<(), Unsent> {
-        if self.conversation.pin.is_none() {
-            // It died, and what it remembered with it.
-            let end = refusal::end(RefusalReason::UpstreamDied);
-            return Err(Unsent::End(end));
-        }
-        let name = Arguments::new(&session.client.inbound.filled()[..bytes])
-            .map(|it| it.name().to_ascii_uppercase())
-            .unwrap_or_default();
         match (self.hold, treatment) {
-            (Hold::Streaming, Treatment::Answer(Local::Reset | Local::Quit)) => {
-                self.end_stream(session, bytes, treatment).await
+            (Hold::Transaction(transaction), treatment) if transaction.is_queueing => {
+                self.queue(session, bytes, transaction, treatment).await
             }
-            (_, Treatment::Answer(local @ (Local::Reset | Local::Quit))) => {
-                self.conversation.settle(session).await?;
-                self.conversation.give_back(Left::Something);
-                self.hold = Hold::Free;
-                self.answer(session, bytes, local).await
+            (Hold::Transaction(transaction), treatment) => {
+                self.while_watching(session, bytes, transaction, treatment)
+                    .await
             }
+            (Hold::Streaming, Treatment::Answer(Local::Quit)) => self.quit(session, bytes).await,
+            // The connection is the client's own, and knows whether there is a transaction.
             (Hold::Streaming, Treatment::Refuse(refused)) if !is_ending(refused) => {
                 let between = self.conversation.wait(session, Until::Between).await;
                 between.map_err(Unsent::End)?;
-                session.client.inbound.consume(bytes);
-                self.error(session, refused.message());
+                self.refuse(session, bytes, refused.message());
                 Ok(())
             }
-            (Hold::Streaming, _) => {
-                session.client.facts.count_exchanges(1);
-                self.conversation
-                    .send_on(session, bytes, Shape::Shown)
-                    .await
-            }
-            (Hold::Transaction { is_queueing, .. }, treatment) => {
-                self.in_transaction(session, bytes, (is_queueing, treatment), &name)
-                    .await
-            }
-            (Hold::Kept, Treatment::Refuse(refused)) if !is_ending(refused) => {
+            (Hold::Streaming, _) => self.say_on(session, bytes).await,
+            (_, Treatment::Answer(Local::Quit)) => {
                 self.conversation.settle(session).await?;
-                session.client.inbound.consume(bytes);
-                self.error(session, refused.message());
+                self.let_go(Left::Everything);
+                self.answer(session, bytes, Local::Quit).await
+            }
+            (_, Treatment::Refuse(refused)) if !is_ending(refused) => {
+                self.conversation.settle(session).await?;
+                self.refuse(session, bytes, refused.message());
                 Ok(())
-            }
-            (_, Treatment::Answer(local)) => {
-                self.conversation.settle(session).await?;
-                self.answer(session, bytes, local).await
             }
             (_, Treatment::Lease(need)) if is_streaming(need) => {
                 self.conversation.settle(session).await?;
@@ -188,107 +197,169 @@ impl Conversing {
         }
     }
 
-    /// One command of a client that watches keys, or has commands queued.
-    async fn in_transaction(
+    /// One command between MULTI and its end.
+    async fn queue(
         &mut self,
         session: &mut Session,
         bytes: usize,
-        (is_queueing, treatment): (bool, Treatment),
-        name: &[u8],
+        transaction: Transaction,
+        treatment: Treatment,
     ) -> Result<(), Unsent> {
-        let ends_watch = matches!(name, b"UNWATCH" | b"EXEC" | b"DISCARD");
-        match treatment {
-            Treatment::Lease(LeaseNeed::Transaction) if !is_queueing => {
-                if self.forward_and_see(session, bytes).await? != Some(b'-') {
-                    self.hold = Hold::Transaction {
-                        is_queueing: true,
-                        select: None,
-                    };
-                }
-                Ok(())
+        let arguments = Arguments::new(&session.client.inbound.filled()[..bytes]);
+        let is_alone = arguments.is_some_and(|it| it.count() == 1);
+        let changed = match treatment {
+            Treatment::Refuse(refused) if is_ending(refused) && is_alone => {
+                return self.end_transaction(session, bytes, transaction).await;
             }
-            _ if is_queueing && matches!(name, b"EXEC" | b"DISCARD") => {
-                let reply_begins = self.forward_and_see(session, bytes).await?;
-                self.end_transaction(session, name == b"EXEC", reply_begins);
-                Ok(())
-            }
-            _ if !is_queueing && name == b"UNWATCH" => {
-                let is_done = self.forward_and_see(session, bytes).await? == Some(b'+');
-                self.hold = Hold::Free;
-                self.conversation.give_back(match is_done {
-                    true => Left::Nothing,
-                    false => Left::Something,
-                });
-                Ok(())
-            }
-            Treatment::Refuse(refused) if !is_queueing || !ends_watch => {
-                self.conversation.settle(session).await?;
-                session.client.inbound.consume(bytes);
-                self.error(session, refused.message());
-                match is_queueing {
-                    // The service can't be told that one of the commands was refused.
-                    true => Err(Unsent::End(
-                        self.end_after(session, RefusalReason::CommandRefused).await,
-                    )),
-                    false => Ok(()),
-                }
-            }
-            Treatment::Answer(Local::Auth | Local::Hello) if is_queueing => {
-                self.conversation.settle(session).await?;
-                session.client.inbound.consume(bytes);
-                self.error(session, NOT_QUEUED);
-                Err(Unsent::End(
-                    self.end_after(session, RefusalReason::CommandRefused).await,
-                ))
-            }
-            Treatment::Answer(Local::Select | Local::Auth | Local::Hello) if !is_queueing => {
-                self.conversation.settle(session).await?;
-                session.client.inbound.consume(bytes);
-                self.error(session, NOT_WHILE_WATCHED);
-                Ok(())
-            }
+            // With arguments it ends nothing, and the service says so.
+            Treatment::Refuse(refused) if is_ending(refused) => transaction,
+            Treatment::Lease(LeaseNeed::Watch | LeaseNeed::Transaction) => transaction,
             Treatment::Answer(Local::Select) => {
-                let select = Arguments::new(&session.client.inbound.filled()[..bytes])
-                    .and_then(|it| std::str::from_utf8(it.get(1)?).ok()?.parse().ok());
-                self.hold = Hold::Transaction {
-                    is_queueing,
-                    select,
-                };
-                self.forward(session, bytes).await
+                let number = arguments.and_then(|it| std::str::from_utf8(it.get(1)?).ok());
+                Transaction {
+                    select: number.and_then(|it| it.parse().ok()),
+                    left: Left::Something,
+                    ..transaction
+                }
             }
-            Treatment::Answer(local) if !is_queueing => {
+            Treatment::Lease(LeaseNeed::Slow | LeaseNeed::Overtaking | LeaseNeed::Unknown) => {
+                Transaction {
+                    left: Left::Something,
+                    ..transaction
+                }
+            }
+            treatment if may_be_queued(&treatment) => transaction,
+            Treatment::Answer(Local::Quit | Local::Reset) => {
+                return self.leave_transaction(session, bytes, treatment).await;
+            }
+            // The service can't be told that one of the commands was refused.
+            _ => {
+                self.conversation.settle(session).await?;
+                self.refuse(session, bytes, NOT_QUEUED);
+                let reason = RefusalReason::CommandRefused;
+                return Err(Unsent::End(self.end_after(session, reason).await));
+            }
+        };
+        self.hold = Hold::Transaction(changed);
+        self.forward(session, bytes).await
+    }
+
+    /// One command of a client that watches keys.
+    async fn while_watching(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        transaction: Transaction,
+        treatment: Treatment,
+    ) -> Result<(), Unsent> {
+        let arguments = Arguments::new(&session.client.inbound.filled()[..bytes]);
+        let is_unwatch = arguments
+            .is_some_and(|it| it.count() == 1 && it.name().eq_ignore_ascii_case(b"UNWATCH"));
+        match treatment {
+            Treatment::Lease(LeaseNeed::Transaction) => {
+                if matches!(
+                    self.forward_and_see(session, bytes).await?,
+                    Some(b'+') | None
+                ) {
+                    self.hold = Hold::Transaction(Transaction {
+                        is_queueing: true,
+                        ..transaction
+                    });
+                }
+                Ok(())
+            }
+            Treatment::Share { .. } if is_unwatch => {
+                if self.forward_and_see(session, bytes).await? == Some(b'+') {
+                    self.let_go(transaction.left);
+                }
+                Ok(())
+            }
+            Treatment::Answer(Local::Quit | Local::Reset) => {
+                self.leave_transaction(session, bytes, treatment).await
+            }
+            Treatment::Answer(Local::Select | Local::Auth | Local::Hello) => {
+                self.conversation.settle(session).await?;
+                self.refuse(session, bytes, NOT_WHILE_WATCHED);
+                Ok(())
+            }
+            Treatment::Answer(local) => {
                 self.conversation.settle(session).await?;
                 self.answer(session, bytes, local).await
             }
-            Treatment::Lease(need) if is_streaming(need) && !is_queueing => {
+            Treatment::Refuse(refused) => {
+                self.conversation.settle(session).await?;
+                self.refuse(session, bytes, refused.message());
+                Ok(())
+            }
+            Treatment::Lease(need) if is_streaming(need) => {
                 self.conversation.settle(session).await?;
                 self.stream(session, bytes).await
+            }
+            Treatment::Lease(LeaseNeed::Cluster | LeaseNeed::ConnectionFlag) => {
+                self.hold = Hold::Kept;
+                self.forward(session, bytes).await
+            }
+            Treatment::Lease(LeaseNeed::Unknown) => {
+                self.hold = Hold::Transaction(Transaction {
+                    left: Left::Something,
+                    ..transaction
+                });
+                self.forward(session, bytes).await
             }
             _ => self.forward(session, bytes).await,
         }
     }
 
-    /// The transaction is over. Its connection is as it was, unless a database was chosen in it, or the
-    /// service did not say so.
-    fn end_transaction(&mut self, session: &Session, is_exec: bool, reply_begins: Option<u8>) {
-        let select = match self.hold {
-            Hold::Transaction { select, .. } => select,
-            _ => None,
-        };
-        // EXEC that was not executed is answered with a null.
-        let is_over = matches!(reply_begins, Some(b'*' | b'_' | b'+'));
-        self.conversation.give_back(match select {
-            None if is_over => Left::Nothing,
+    /// EXEC or DISCARD. The connection is as it was, if the service says that the transaction is over, and
+    /// nothing in it was of another kind.
+    async fn end_transaction(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        transaction: Transaction,
+    ) -> Result<(), Unsent> {
+        let reply_begins = self.forward_and_see(session, bytes).await?;
+        let is_executed = reply_begins == Some(b'*');
+        // EXEC that was not executed is answered with a null, DISCARD with OK.
+        self.let_go(match reply_begins {
+            Some(b'*' | b'_' | b'+') => transaction.left,
             _ => Left::Something,
         });
-        self.hold = Hold::Free;
-        if let Some(database) = select.filter(|_| is_exec && reply_begins == Some(b'*')) {
+        if let Some(database) = transaction.select.filter(|_| is_executed) {
             let mut identity = self.identity().clone();
             identity.database = database;
             let known = self.conversation.links.known(identity);
             self.conversation.serve_as(known);
         }
         session.client.facts.set_phase(Phase::Idle);
+        Ok(())
+    }
+
+    /// QUIT or RESET.
+    async fn leave_transaction(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        treatment: Treatment,
+    ) -> Result<(), Unsent> {
+        self.conversation.settle(session).await?;
+        self.let_go(Left::Something);
+        match treatment {
+            Treatment::Answer(local) => self.answer(session, bytes, local).await,
+            _ => unreachable!("only what millpond answers leaves so"),
+        }
+    }
+
+    /// QUIT of a client that hears all that the service says: its answer is behind that, and then the end.
+    async fn quit(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
+        self.say_on(session, bytes).await?;
+        let lost = self.conversation.wait(session, Until::Lost).await;
+        let (initiator, phase) = (Initiator::Downstream, Phase::Idle);
+        let quit = SessionEnd::graceful(initiator, phase, Manner::Fin);
+        Err(Unsent::End(match lost {
+            Ok(()) => quit,
+            Err(end) => end,
+        }))
     }
 
     async fn end_after(&mut self, session: &mut Session, reason: RefusalReason) -> SessionEnd {
@@ -298,25 +369,39 @@ impl Conversing {
         }
     }
 
+    /// Answers the command at the front with an error.
+    fn refuse(&mut self, session: &mut Session, bytes: usize, message: &str) {
+        session.client.inbound.consume(bytes);
+        session.client.facts.count_exchanges(1);
+        self.error(session, message);
+    }
+
+    /// Says something on to the service that no reply is counted for.
+    async fn say_on(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
+        session.client.facts.count_exchanges(1);
+        let said = self
+            .conversation
+            .send_on(session, bytes, Shape::Shown)
+            .await;
+        match said {
+            Ok(()) => Ok(()),
+            Err(Unsent::End(end)) => Err(Unsent::End(end)),
+            Err(_) => {
+                let died = RefusalReason::UpstreamDied;
+                Err(Unsent::End(self.end_after(session, died).await))
+            }
+        }
+    }
+
     /// Hands one command over to the connection that is held.
     async fn forward(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         let run = (self.shape(), 1, Nature::Each);
-        let sent = self
-            .conversation
-            .send(session, Requests::Front(bytes), run)
-            .await;
-        if let Err(unsent) = sent {
-            self.answer_for(session, bytes, 1, unsent).await?;
-            // What the connection remembered is gone, and the client must not take it to be there.
-            let died = RefusalReason::UpstreamDied;
-            return Err(Unsent::End(self.end_after(session, died).await));
-        }
-        session.client.facts.count_exchanges(1);
-        self.after_reply();
-        Ok(())
+        let requests = Requests::Front(bytes);
+        let sent = self.conversation.send(session, requests, run).await;
+        self.forwarded(session, bytes, sent).await
     }
 
-    /// Hands one command over to the connection that is held, and says what its reply begins with.
+    /// The same; says what its reply begins with, if it was shown.
     async fn forward_and_see(
         &mut self,
         session: &mut Session,
@@ -324,54 +409,54 @@ impl Conversing {
     ) -> Result<Option<u8>, Unsent> {
         let (requests, shape) = (Requests::Front(bytes), self.shape());
         let seen = self.conversation.exchange(session, requests, shape).await;
-        match seen {
-            Ok(begins) => {
+        let (begins, sent) = match seen {
+            Ok(begins) => (begins, Ok(())),
+            Err(unsent) => (None, Err(unsent)),
+        };
+        self.forwarded(session, bytes, sent).await?;
+        Ok(begins)
+    }
+
+    async fn forwarded(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        sent: Result<(), Unsent>,
+    ) -> Result<(), Unsent> {
+        match sent {
+            Ok(()) => {
                 session.client.facts.count_exchanges(1);
                 self.after_reply();
-                Ok(begins)
+                Ok(())
             }
             Err(unsent) => {
                 self.answer_for(session, bytes, 1, unsent).await?;
+                // What the connection remembered is gone, and the client must not take it to be there.
                 let died = RefusalReason::UpstreamDied;
                 Err(Unsent::End(self.end_after(session, died).await))
             }
         }
     }
 
-    /// The service's own reply to RESET says that it says nothing more unasked.
-    async fn end_stream(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        treatment: Treatment,
-    ) -> Result<(), Unsent> {
-        self.hold = Hold::Free;
-        if treatment == Treatment::Answer(Local::Quit) {
-            let between = self.conversation.wait(session, Until::Between).await;
-            between.map_err(Unsent::End)?;
-            self.conversation.give_back(Left::Something);
-            return self.answer(session, bytes, Local::Quit).await;
-        }
-        session.client.inbound.consume(bytes);
-        session.client.facts.count_exchanges(1);
-        self.conversation.give_back(Left::SomethingAndListens);
-        self.forget_client();
-        self.conversation.settle(session).await
-    }
-
     /// A command that is too large to be held whole goes over a connection of its own as it comes.
     pub(super) async fn large(&mut self, session: &mut Session) -> Result<(), Unsent> {
         let treatment = super::treated(session.client.inbound.filled(), super::overrides(session));
-        let is_served = match treatment {
-            Treatment::Share { .. } => true,
-            Treatment::Lease(need) => !is_streaming(need),
-            Treatment::Answer(_) | Treatment::Refuse(_) => false,
+        let left = match treatment {
+            Treatment::Share { .. } => Some(Left::Nothing),
+            Treatment::Lease(need) => left_by_one(need),
+            Treatment::Answer(_) | Treatment::Refuse(_) => None,
         };
-        if self.framer.scanned() == 0 || !is_served || self.hold == Hold::Streaming {
+        let Some(left) = left.filter(|_| self.framer.scanned() > 0 && self.hold != Hold::Streaming)
+        else {
             let end = self.turn_away(session, RequestViolation::TooLarge).await;
             return Err(Unsent::End(end));
-        }
+        };
         let is_held = self.hold != Hold::Free;
+        if let Hold::Transaction(transaction) = &mut self.hold
+            && left != Left::Nothing
+        {
+            transaction.left = left;
+        }
         if !is_held {
             self.conversation.settle(session).await?;
             let known = self.conversation.known.clone();
@@ -398,7 +483,7 @@ impl Conversing {
         self.request_since = None;
         if !is_held {
             self.conversation.settle(session).await?;
-            self.conversation.give_back(Left::Nothing);
+            self.conversation.give_back(left);
         }
         Ok(())
     }
@@ -416,35 +501,5 @@ impl Piecewise for RequestFramer {
 
     fn passed(&mut self, count: usize) {
         self.consumed(count);
-    }
-}
-
-const NOT_QUEUED: &str = "ERR millpond: who asks can't change within a transaction";
-const NOT_WHILE_WATCHED: &str = "ERR millpond: what is watched belongs to this user and database";
-
-/// Whether it would end a transaction: the connection is the client's own, and knows whether there is one.
-fn is_ending(refused: Refused) -> bool {
-    matches!(refused, Refused::OutsideTransaction(_))
-}
-
-fn is_streaming(need: LeaseNeed) -> bool {
-    matches!(
-        need,
-        LeaseNeed::Subscribe | LeaseNeed::Monitor | LeaseNeed::Tracking
-    )
-}
-
-fn reason(need: LeaseNeed) -> LeaseReason {
-    match need {
-        LeaseNeed::Transaction => LeaseReason::Transaction,
-        LeaseNeed::Watch => LeaseReason::Watch,
-        LeaseNeed::Blocking => LeaseReason::Blocking,
-        LeaseNeed::Slow | LeaseNeed::Overtaking => LeaseReason::Configured,
-        LeaseNeed::Subscribe => LeaseReason::Subscribe,
-        LeaseNeed::Monitor => LeaseReason::Monitor,
-        LeaseNeed::Tracking | LeaseNeed::Cluster | LeaseNeed::ConnectionFlag => {
-            LeaseReason::Tracking
-        }
-        LeaseNeed::Unknown => LeaseReason::UnknownCommand,
     }
 }
