@@ -13,6 +13,7 @@ mod client;
 mod server;
 
 mod identity;
+mod neighbours;
 mod oracle;
 mod programs;
 mod python;

@@ -40,11 +40,12 @@ pub struct Pin<L: Language> {
 }
 
 impl<L: Language> Links<L> {
-    /// Waits for the right to a pinned connection, in order. `None` where none may be pinned at all.
+    /// Waits for the right to a pinned connection, in order. `None` where no more may be pinned for so
+    /// long, or at all.
     pub async fn may_be_pinned(self: &Arc<Self>, patience: Patience) -> Option<Pinning> {
         let long = match patience {
             Patience::Short => None,
-            Patience::Long => Some(Arc::clone(&self.long_pins).acquire_owned().await.ok()?),
+            Patience::Long => Some(Arc::clone(&self.long_pins).try_acquire_owned().ok()?),
         };
         let permit = Arc::clone(&self.pins).acquire_owned().await.ok()?;
         Some(Pinning { _any: permit, long })

@@ -316,11 +316,7 @@ impl<L: Language> Conversation<L> {
             Ok(Some(pinning)) => pinning,
             Ok(None) => return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases))),
             Err(_elapsed) => {
-                let reason = match patience {
-                    Patience::Short => RefusalReason::WaitTimeout,
-                    Patience::Long => RefusalReason::NoLeases,
-                };
-                return Err(Unsent::Refused(Refusal::Ours(reason)));
+                return Err(Unsent::Refused(Refusal::Ours(RefusalReason::WaitTimeout)));
             }
         };
         let lease = self.lease(session, known).await?;

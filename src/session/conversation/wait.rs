@@ -42,7 +42,7 @@ enum Event {
 }
 
 /// How long a client that has said FIN is given the answer to a command that may wait for ever.
-const LAST_ANSWER_TIME_MAX: Duration = Duration::from_millis(10);
+const LAST_ANSWER_TIME_MAX: Duration = Duration::from_millis(2);
 /// A larger buffer is freed when it is empty.
 const OUTGOING_KEPT_BYTES: usize = 16 * 1024;
 
