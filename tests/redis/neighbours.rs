@@ -99,6 +99,7 @@ fn a_reply_that_is_cut_short_ends_its_client_and_nothing_is_said_inside_it() {
         bytes.extend_from_slice(&room[..count]);
     }
     assert_eq!(String::from_utf8_lossy(&bytes), "$100\r\nabcdef");
+    drop((client, socket));
     proxy.finish();
 }
 
@@ -121,7 +122,7 @@ fn a_service_that_does_not_read_stops_nobody_else() {
         })
         .collect();
     for _ in 0..5 {
-        assert_eq!(proxy.snapshot().listener("sessions/open"), 40);
+        proxy.wait_listener("sessions/open", 40);
     }
     drop((clients, over));
     proxy.wait_listener("sessions/terminated", 40);

@@ -255,9 +255,10 @@ impl<L: Language> Link<L> {
 
     pub(super) fn stand(&self, standing: Standing) {
         let mut state = self.lock();
-        if state.standing == Standing::Open {
-            state.standing = standing;
+        if state.standing != Standing::Open {
+            return;
         }
+        state.standing = standing;
         drop(state);
         self.owner.wake();
     }

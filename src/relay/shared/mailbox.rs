@@ -148,6 +148,11 @@ impl<K> Mailbox<K> {
         is_full
     }
 
+    /// Whether nobody takes anything out of it any more.
+    pub(super) fn is_left(&self) -> bool {
+        self.lock().standing == Standing::Left
+    }
+
     /// Gives up a session that takes nothing.
     pub(super) fn cut_off(&self) {
         let mut post = self.lock();

@@ -371,10 +371,22 @@ impl<L: Language> Owner<L> {
 
     /// What is to become of the connection now, if anything.
     fn what_becomes_of_it(&mut self) -> Option<End> {
+        let carried = self.lease.connection().exchanges + self.exchanges;
+        let is_spent = self
+            .timing
+            .max_exchanges()
+            .is_some_and(|max| carried >= max);
+        if is_spent && self.link.pinned_to().is_none() {
+            self.link.close(DiscardReason::MaxExchanges);
+        }
         let is_quiet = self.owed.is_empty() && self.writing.is_done() && !self.link.has_gathered();
         let standing = self.link.standing();
         match standing {
             Standing::Abandoned(reason) => Some(End::Abandoned(reason)),
+            // What it owes is owed to nobody any more.
+            Standing::Closing(reason) if self.owed.iter().all(|it| it.mailbox.is_left()) => {
+                Some(End::Abandoned(reason))
+            }
             _ if !is_quiet => None,
             Standing::Closing(reason) => Some(End::Closing(reason)),
             Standing::GivenBack(left) => Some(End::GivenBack(left)),
@@ -422,13 +434,7 @@ impl<L: Language> Owner<L> {
         let is_open = self.link.standing() == Standing::Open;
         let old = connection.retire_at.filter(|_| is_open);
         let old = old.map(|at| (at, Due::Retirement(DiscardReason::MaxLifetime)));
-        let carried = connection.exchanges + self.exchanges;
-        let spent = self
-            .timing
-            .max_exchanges()
-            .filter(|max| is_open && carried >= *max);
-        let spent = spent.map(|_| (self.moved_at, Due::Retirement(DiscardReason::MaxExchanges)));
-        let all = [silence, idle, old, spent].into_iter().flatten();
+        let all = [silence, idle, old].into_iter().flatten();
         all.min_by_key(|(at, _)| *at)
     }
 }

@@ -226,7 +226,7 @@ impl<L: Language> Conversation<L> {
     /// Takes what is in the mailbox; whether there is something to write now.
     fn take(&mut self, session: &Session) -> Result<bool, SessionEnd> {
         let taken = self.mailbox.take(&mut self.outgoing);
-        self.reply_begins = self.reply_begins.or(self.outgoing.first().copied());
+        self.reply_begins = self.reply_begins.or_else(|| self.outgoing.first().copied());
         self.is_midway = taken.is_midway;
         self.has_room |= taken.has_room;
         if taken.standing == Standing::CutOff {
