@@ -77,6 +77,8 @@ pub struct Known<L: Language> {
     pub key: PoolKey,
     /// When the service last accepted it.
     proven_at: Mutex<Option<Instant>>,
+    /// Held by who is asking the service, so that the others need not.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why there is no connection. Nothing was sent.
@@ -178,6 +180,7 @@ impl<L: Language> Links<L> {
             identity: identity.clone(),
             key,
             proven_at: Mutex::new(None),
+            asking: Arc::default(),
         });
         identities.insert(identity, Arc::clone(&known));
         known
@@ -369,6 +372,11 @@ impl<L: Language> Known<L> {
             .proven_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else asks the service whether it accepts it.
+    pub async fn ask_alone(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.asking).lock_owned().await
     }
 
     fn prove(&self, now: Instant) {

@@ -249,6 +249,15 @@ impl<L: Language> Conversation<L> {
         }
     }
 
+    /// Waits until nobody else asks the service whether it accepts `known`.
+    pub(super) async fn ask_alone(
+        &mut self,
+        session: &mut Session,
+        known: &Arc<Known<L>>,
+    ) -> Result<impl Drop + use<L>, Unsent> {
+        self.while_listening(session, known.ask_alone()).await
+    }
+
     /// Whether a connection that is shared shows that the service accepts `known`; false where none may be
     /// opened for that.
     pub(super) async fn is_accepted(

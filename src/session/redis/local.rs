@@ -241,15 +241,10 @@ impl Conversing {
         is_user_new: bool,
     ) -> Result<bool, Unsent> {
         let known = self.conversation.links.known(identity);
-        let now = clock::now();
-        let is_default = known.identity == Identity::default();
-        let is_proven = is_default
-            || known
-                .proven_at()
-                .is_some_and(|at| !is_user_new || now - at < PROVEN_FOR);
+        let is_proven = is_proven(&known, is_user_new);
         let asked = match is_proven {
             true => Ok(()),
-            false => self.prove(session, &known).await,
+            false => self.prove(session, &known, is_user_new).await,
         };
         match asked {
             Ok(()) => {}
@@ -284,8 +279,13 @@ impl Conversing {
         &mut self,
         session: &mut Session,
         known: &Arc<Known<Redis>>,
+        is_user_new: bool,
     ) -> Result<(), Unsent> {
         let conversation = &mut self.conversation;
+        let _alone = conversation.ask_alone(session, known).await?;
+        if is_proven(known, is_user_new) {
+            return Ok(());
+        }
         let is_new = known.proven_at().is_none();
         if is_new && conversation.is_accepted(session, known).await? {
             return Ok(());
@@ -337,6 +337,14 @@ impl Conversing {
             "ERR wrong number of arguments for '{command}' command"
         ));
     }
+}
+
+/// Whether the service need not be asked: who has authenticated only now is not accepted for long.
+fn is_proven(known: &Known<Redis>, is_user_new: bool) -> bool {
+    let proven_at = known.proven_at();
+    let is_recent = |at| clock::now().saturating_duration_since(at) < PROVEN_FOR;
+    known.identity == Identity::default()
+        || proven_at.is_some_and(|at| !is_user_new || is_recent(at))
 }
 
 fn credentials(name: Option<&[u8]>, password: &[u8]) -> Credentials {
