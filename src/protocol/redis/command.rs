@@ -56,15 +56,15 @@ pub enum LeaseNeed {
     Slow,
     /// It is about a command that runs or waits, and must not stand behind it; up to its reply.
     Overtaking,
-    /// Subscriptions, up to the last one or `RESET`.
+    /// Subscriptions: nobody can tell what is still to come, so to the client's end.
     Subscribe,
-    /// `MONITOR`, up to `RESET`.
+    /// `MONITOR`, likewise.
     Monitor,
-    /// `CLIENT TRACKING` and what belongs to it, up to its `OFF` or `RESET`.
+    /// `CLIENT TRACKING` and what belongs to it, likewise.
     Tracking,
-    /// A flag of the connection in a cluster: `READONLY`, `ASKING`. Up to `RESET`.
+    /// A flag of the connection in a cluster: `READONLY`, `ASKING`. To the client's end.
     Cluster,
-    /// Another flag of the connection. Not all of them end with `RESET`.
+    /// Another flag of the connection, likewise: not all of them end with `RESET`.
     ConnectionFlag,
     /// It is in no row, so nobody knows what it leaves behind.
     Unknown,

@@ -57,10 +57,9 @@ fn until(need: LeaseNeed) -> &'static str {
         LeaseNeed::Transaction => "until EXEC, DISCARD or RESET",
         LeaseNeed::Watch => "until EXEC, DISCARD, UNWATCH or RESET",
         LeaseNeed::Blocking | LeaseNeed::Slow | LeaseNeed::Overtaking => "until its reply",
-        LeaseNeed::Subscribe => "until the last unsubscription or RESET",
-        LeaseNeed::Monitor | LeaseNeed::Cluster => "until RESET",
-        LeaseNeed::Tracking => "until CLIENT TRACKING OFF or RESET",
-        LeaseNeed::ConnectionFlag | LeaseNeed::Unknown => "for good",
+        LeaseNeed::Subscribe | LeaseNeed::Monitor | LeaseNeed::Tracking => "for good",
+        LeaseNeed::Cluster | LeaseNeed::ConnectionFlag => "for good",
+        LeaseNeed::Unknown => "until its reply; then it is reset",
     }
 }
 
@@ -70,9 +69,10 @@ const INTRODUCTION: &str = "\
 Made by `millpond generate redis-reference`. Clients share connections to the service. Most commands go on
 over a shared one: they are answered once, and leave nothing behind on the connection. *May be repeated*:
 the command changes nothing, so it may be sent again when its connection ended before its reply. What
-needs more than that gets a connection of its own, and gives it back afterwards. What would hurt other
+needs more than that gets a connection of its own, and gives it back afterwards, or keeps it *for good*: to the
+end of its client. What would hurt other
 clients of the connection is refused. A command that is not in this table (of a module, or of a later
-version) gets a connection of its own, for good.
+version) gets a connection of its own for its reply; then that is reset.
 
 Names and options are known in any case. Within MULTI nothing blocks. `XREAD` and `XREADGROUP` with an
 option that millpond does not know are taken for blocking.

@@ -408,7 +408,15 @@ fn treated(command: &[u8], overrides: &checked::Redis) -> Treatment {
     let Some(arguments) = Arguments::new(command) else {
         return Treatment::Lease(LeaseNeed::Unknown);
     };
-    let found = treatment(&arguments);
+    let found = match treatment(&arguments) {
+        // A flag of a later version, which a reset may not take away.
+        Treatment::Lease(LeaseNeed::Unknown)
+            if arguments.name().eq_ignore_ascii_case(b"CLIENT") =>
+        {
+            Treatment::Lease(LeaseNeed::ConnectionFlag)
+        }
+        found => found,
+    };
     let checked::Redis {
         lease,
         share,
