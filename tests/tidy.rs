@@ -94,6 +94,7 @@ const PURE: &[&str] = &[
     "src/upstream/balance",
     "src/upstream/health",
     "src/close/classify",
+    "src/session/redis/need",
     "src/session/verdict",
     "src/session/retry",
     "src/relay/delivery",

@@ -227,3 +227,136 @@ fn split<L: Language>(
     }
     Some((executed, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::redis::{Redis, Shape, write_command};
+    use crate::relay::shared::Mailbox;
+
+    const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
+
+    fn run(mailbox: &Arc<Mailbox<Shape>>, count: usize, answered: usize) -> Owed<Redis> {
+        Owed {
+            mailbox: Arc::clone(mailbox),
+            kind: Shape::Shown,
+            replies: count - answered,
+            answered,
+            nature: Nature::Each,
+            request_bytes: count * GET.len(),
+        }
+    }
+
+    /// What comes back of `owed`, whose requests begin at the place `from` and of which `held` bytes are
+    /// still there: how many are lost, and how many go elsewhere, bytes included.
+    fn returned(
+        owed: Vec<Owed<Redis>>,
+        mailbox: &Mailbox<Shape>,
+        (from, held): (u64, usize),
+        executed: Executed,
+    ) -> (usize, usize, Vec<u8>) {
+        let bytes = GET.repeat(held);
+        give_back::<Redis>(owed.into(), Requests::from(from, &bytes), executed);
+        let taken = mailbox.take(&mut Vec::new());
+        let mut sum = (0, 0, Vec::new());
+        for returned in taken.returned {
+            match returned {
+                Returned::Lost(_, replies) => {
+                    assert_eq!(sum.1, 0, "what may have been executed comes first");
+                    sum.0 += replies;
+                }
+                Returned::Unsent(batch, _) => {
+                    sum.1 += batch.replies;
+                    sum.2.extend(batch.requests);
+                }
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn what_was_not_wholly_written_goes_elsewhere_and_the_rest_is_lost() {
+        let length = GET.len() as u64;
+        // Of three runs of two requests each, so many bytes were written.
+        for written in 0..=6 * length {
+            let mailbox = Arc::default();
+            let owed = (0..3).map(|_| run(&mailbox, 2, 0)).collect();
+            let (lost, unsent, bytes) =
+                returned(owed, &mailbox, (100, 6), Executed::UpTo(100 + written));
+            let whole = usize::try_from(written / length).unwrap_or(0);
+            assert_eq!((lost, unsent), (whole, 6 - whole), "{written} written");
+            assert_eq!(bytes, GET.repeat(6 - whole), "{written} written");
+        }
+    }
+
+    #[test]
+    fn what_was_answered_does_not_come_back() {
+        let length = GET.len() as u64;
+        let mailbox = Arc::default();
+        let owed = vec![run(&mailbox, 4, 2)];
+        let executed = Executed::UpTo(3 * length);
+        let (lost, unsent, bytes) = returned(owed, &mailbox, (0, 4), executed);
+        assert_eq!((lost, unsent, bytes), (1, 1, GET.to_vec()));
+    }
+
+    #[test]
+    fn a_service_that_answers_before_it_is_asked_is_not_asked_again() {
+        let mailbox = Arc::default();
+        let owed = vec![run(&mailbox, 3, 2)];
+        let executed = Executed::UpTo(GET.len() as u64);
+        let (lost, unsent, _) = returned(owed, &mailbox, (0, 3), executed);
+        assert_eq!((lost, unsent), (1, 0));
+    }
+
+    #[test]
+    fn what_is_not_held_any_more_is_lost() {
+        let length = GET.len() as u64;
+        let mailbox = Arc::default();
+        let owed = vec![run(&mailbox, 2, 0), run(&mailbox, 2, 0)];
+        let executed = Executed::Proven(0);
+        let (lost, unsent, _) = returned(owed, &mailbox, (2 * length, 2), executed);
+        assert_eq!((lost, unsent), (2, 2));
+    }
+
+    #[test]
+    fn a_block_is_sent_again_whole_or_not_at_all() {
+        let mut block = Vec::new();
+        write_command(&[b"MULTI"], &mut block);
+        let multi_bytes = block.len() as u64;
+        write_command(&[b"EXEC"], &mut block);
+        for (written, expected) in [(0, (0, 2)), (1, (2, 0)), (multi_bytes, (2, 0))] {
+            let mailbox: Arc<Mailbox<Shape>> = Arc::default();
+            let owed = Owed::<Redis> {
+                nature: Nature::Block,
+                request_bytes: block.len(),
+                ..run(&mailbox, 2, 0)
+            };
+            let requests = Requests::from(0, &block);
+            give_back::<Redis>(vec![owed].into(), requests, Executed::UpTo(written));
+            let taken = mailbox.take(&mut Vec::new());
+            let found = taken
+                .returned
+                .iter()
+                .fold((0, 0), |(lost, unsent), it| match it {
+                    Returned::Lost(_, replies) => (lost + replies, unsent),
+                    Returned::Unsent(batch, _) => (lost, unsent + batch.replies),
+                });
+            assert_eq!(found, expected, "{written} written");
+        }
+    }
+
+    #[test]
+    fn what_only_reads_is_asked_again_where_that_is_allowed() {
+        let written = 2 * GET.len() as u64;
+        for (nature, expected) in [(Nature::ReadOnly, (0, 2)), (Nature::Each, (2, 0))] {
+            let mailbox = Arc::default();
+            let owed = Owed {
+                nature,
+                ..run(&mailbox, 2, 0)
+            };
+            let executed = Executed::ReadOnlyUpTo(written);
+            let (lost, unsent, _) = returned(vec![owed], &mailbox, (0, 2), executed);
+            assert_eq!((lost, unsent), expected, "{nature:?}");
+        }
+    }
+}
