@@ -243,6 +243,7 @@ fn a_row_is_what_the_interface_promises() {
             "service": "unix",
             "local": null,
             "session": 3,
+            "sessions": null,
             "direction": "received",
             "phase": "response",
             "cause": "peer",
