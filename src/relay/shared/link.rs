@@ -268,7 +268,12 @@ impl<L: Language> Link<L> {
     }
 
     pub(super) fn has_gathered(&self) -> bool {
-        !self.lock().gathered.requests.is_empty()
+        self.gathered_bytes() > 0
+    }
+
+    /// Bytes of requests that nobody has taken.
+    pub(super) fn gathered_bytes(&self) -> usize {
+        self.lock().gathered.requests.len()
     }
 
     /// Moves what has gathered into `requests`, which is empty, and behind `owed`.

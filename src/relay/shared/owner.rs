@@ -33,6 +33,8 @@ use crate::sys::clock;
 const SHARED_MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same where nobody else waits.
 const PINNED_MAILBOX_BYTES_MAX: usize = 256 * 1024;
+/// The runtime asks the kernel once in each round, and more requests may be there than one answer holds.
+const DEFERRED_ROUNDS_MAX: u8 = 4;
 /// For so long the others wait for it to take that.
 const HELD_UP_MAX: Duration = Duration::from_secs(1);
 
@@ -52,7 +54,7 @@ pub(super) struct Owner<L: Language> {
     /// The last write failed so.
     write_broken: Option<io::ErrorKind>,
     /// It waits until those who are about to hand something over have done so.
-    has_deferred: bool,
+    deferred: Deferred,
     /// Nothing was owed, so that what comes first may have been under way before.
     was_quiet: bool,
     /// What was written before nothing was owed last.
@@ -82,6 +84,13 @@ impl Writing {
     pub(super) fn is_done(&self) -> bool {
         self.written == self.requests.len()
     }
+}
+
+/// How often the writing was put off, and what had gathered then.
+#[derive(Debug, Clone, Copy, Default)]
+struct Deferred {
+    rounds: u8,
+    bytes: usize,
 }
 
 /// Why a connection is not read from and written to any more.
@@ -132,7 +141,7 @@ impl<L: Language> Owner<L> {
             taken_bytes: 0,
             is_midway: false,
             write_broken: None,
-            has_deferred: false,
+            deferred: Deferred::default(),
             was_quiet: true,
             quiet_written_bytes: 0,
             has_answered: false,
@@ -168,24 +177,38 @@ impl<L: Language> Owner<L> {
         self.watch_time(context)
     }
 
+    /// Whether those whose requests are here already are to hand them over first, so that all go out at
+    /// once: as long as more of them do, a few times.
+    fn defers(&mut self, gathered_bytes: usize) -> bool {
+        let Deferred { rounds, bytes } = self.deferred;
+        if rounds > 0 && (rounds == DEFERRED_ROUNDS_MAX || gathered_bytes == bytes) {
+            return false;
+        }
+        self.deferred = Deferred {
+            rounds: rounds + 1,
+            bytes: gathered_bytes,
+        };
+        true
+    }
+
     /// Whether what gathers now would be written at once.
     fn may_write(&self) -> bool {
-        self.writing.is_done() && self.write_broken.is_none() && !self.has_deferred
+        self.writing.is_done() && self.write_broken.is_none() && self.deferred.rounds == 0
     }
 
     /// Writes what has gathered, until nothing more has or the service has to be waited for.
     fn write(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         while self.write_broken.is_none() {
             if self.writing.is_done() {
-                if !self.link.has_gathered() {
+                let gathered_bytes = self.link.gathered_bytes();
+                if gathered_bytes == 0 {
                     break;
                 }
-                // Those whose requests are here already hand them over first; then all go out at once.
-                if !std::mem::replace(&mut self.has_deferred, true) {
+                if self.defers(gathered_bytes) {
                     let _ = pin!(tokio::task::yield_now()).poll(context);
                     break;
                 }
-                self.has_deferred = false;
+                self.deferred = Deferred::default();
                 self.take_requests()?;
             }
             let service = &mut self.lease.connection_mut().transport;
