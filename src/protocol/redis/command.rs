@@ -91,6 +91,8 @@ pub enum Refused {
     Cluster,
     /// `WAIT`, `WAITAOF`: about the writes of the connection that they come on.
     Wait,
+    /// A subcommand of `CLIENT` that is not known here.
+    ClientSubcommand,
     /// An operator says so.
     Configured,
     /// It ends a transaction that was not begun.
@@ -127,6 +129,7 @@ impl Refused {
                 "ERR millpond: it would tell of the writes of a connection that clients share, \
                  not of yours"
             }
+            Self::ClientSubcommand => "ERR millpond: unknown subcommand of CLIENT",
             Self::Configured => "ERR millpond: its operator does not have this command passed on",
             // The words of Redis.
             Self::OutsideTransaction(Ending::Exec) => "ERR EXEC without MULTI",

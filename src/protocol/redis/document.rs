@@ -72,7 +72,8 @@ the command changes nothing, so it may be sent again when its connection ended b
 needs more than that gets a connection of its own, and gives it back afterwards, or keeps it *for good*: to the
 end of its client. What would hurt other
 clients of the connection is refused. A command that is not in this table (of a module, or of a later
-version) gets a connection of its own for its reply; then that is reset.
+version) gets a connection of its own for its reply; then that is reset. A subcommand of `CLIENT` that is not
+in it is refused.
 
 Names and options are known in any case. Within MULTI nothing blocks. `XREAD` and `XREADGROUP` with an
 option that millpond does not know are taken for blocking.

@@ -409,11 +409,12 @@ fn treated(command: &[u8], overrides: &checked::Redis) -> Treatment {
         return Treatment::Lease(LeaseNeed::Unknown);
     };
     let found = match treatment(&arguments) {
-        // A flag of a later version, which a reset may not take away.
+        // Something of a later version, about a connection that is not the client's. Clients ask for such
+        // things when they connect, and know that a service may not have them.
         Treatment::Lease(LeaseNeed::Unknown)
             if arguments.name().eq_ignore_ascii_case(b"CLIENT") =>
         {
-            Treatment::Lease(LeaseNeed::ConnectionFlag)
+            Treatment::Refuse(Refused::ClientSubcommand)
         }
         found => found,
     };
