@@ -111,20 +111,17 @@ impl Client {
 
     /// Whether nothing more has come.
     pub fn owes_nothing(&self) -> bool {
-        self.wire.buffered().is_empty()
+        self.wire.owes_nothing()
     }
 
     /// Ends in order: our FIN, then the other side's and nothing before it.
     pub fn leave(self) {
-        self.wire.socket.half_close();
-        self.expect_fin();
+        self.wire.leave();
     }
 
     /// The stream ends here, by FIN, with nothing before it.
-    pub fn expect_fin(mut self) {
-        let (rest, end) = self.wire.until_end();
-        let rest = String::from_utf8_lossy(&rest);
-        assert_eq!((rest.as_ref(), end), ("", End::Fin));
+    pub fn expect_fin(self) {
+        self.wire.expect_fin();
     }
 
     /// Leaves by RST.

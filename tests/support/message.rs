@@ -116,6 +116,24 @@ impl Wire {
         &self.buffer
     }
 
+    /// Whether nothing more has come than was taken.
+    pub fn owes_nothing(&self) -> bool {
+        self.buffered().is_empty()
+    }
+
+    /// Ends in order: our FIN, then the other side's and nothing before it.
+    pub fn leave(self) {
+        self.socket.half_close();
+        self.expect_fin();
+    }
+
+    /// The stream ends here, by FIN, with nothing before it.
+    pub fn expect_fin(mut self) {
+        let (rest, end) = self.until_end();
+        let rest = String::from_utf8_lossy(&rest);
+        assert_eq!((rest.as_ref(), end), ("", End::Fin));
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), End> {
         self.socket.send(bytes.as_ref())
     }
