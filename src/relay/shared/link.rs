@@ -44,6 +44,8 @@ pub struct Link<L: Language> {
     pub endpoint: EndpointId,
     /// The endpoint's address as configured.
     pub address: Arc<str>,
+    /// It serves one session only; that never changes.
+    pub(super) is_pinned: bool,
     state: Mutex<State<L>>,
     owner: AtomicWaker,
     owed_replies: AtomicUsize,
@@ -140,6 +142,7 @@ impl<L: Language> Link<L> {
             key: connection.key,
             endpoint: connection.endpoint,
             address: Arc::clone(&connection.address),
+            is_pinned: !matches!(purpose, Purpose::Shared),
             state: Mutex::new(State {
                 gathered: Gathered::default(),
                 purpose,
@@ -315,14 +318,6 @@ impl<L: Language> Link<L> {
         match &self.lock().purpose {
             Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
             Purpose::Shared | Purpose::Pinned(_) => None,
-        }
-    }
-
-    /// The one session that it is pinned to.
-    pub(super) fn pinned_to(&self) -> Option<Arc<Mailbox<Kind<L>>>> {
-        match &self.lock().purpose {
-            Purpose::Pinned(mailbox) | Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
-            Purpose::Shared => None,
         }
     }
 

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
@@ -45,7 +45,6 @@ pub struct Links<L: Language> {
     pub(super) pins: Arc<Semaphore>,
     /// One permit for each connection that may be pinned for long.
     pub(super) long_pins: Arc<Semaphore>,
-    me: OnceLock<std::sync::Weak<Self>>,
 }
 
 #[derive(Debug)]
@@ -131,12 +130,10 @@ impl<L: Language> Links<L> {
             is_single: AtomicBool::new(rules.shared * rules.endpoints <= 1),
             pins: Arc::new(Semaphore::new(rules.leases * rules.endpoints)),
             long_pins: Arc::new(Semaphore::new(rules.long_leases * rules.endpoints)),
-            me: OnceLock::new(),
         });
-        let _ = links.me.set(Arc::downgrade(&links));
         links
             .upstream
-            .shares_through(Arc::downgrade(&links) as std::sync::Weak<dyn Sharer>);
+            .shares_through(Arc::downgrade(&links) as Weak<dyn Sharer>);
         links
     }
 
@@ -224,40 +221,36 @@ impl<L: Language> Links<L> {
         }
     }
 
-    /// A lease pinned to the session of `mailbox`, told who is served if it was not yet. It is given back
-    /// by [`Link::close`] and the like, through the guard that the caller makes of it.
+    /// Has a lease served by a task of its own for the one session of `mailbox`. `is_proof`: the service is
+    /// told anew who is served.
     ///
     /// # Errors
     /// The service refused who is served, or died of it.
-    pub async fn pin(
+    pub(super) async fn serve_alone(
         self: &Arc<Self>,
         lease: Lease,
         known: &Arc<Known<L>>,
         mailbox: &Arc<Mailbox<Kind<L>>>,
         is_proof: bool,
     ) -> Result<Arc<Link<L>>, NotOpened> {
-        let link = Arc::new(Link::new(
-            lease.connection(),
-            Purpose::Pinned(Arc::clone(mailbox)),
-            clock::now(),
-        ));
-        let mut owner = Owner::new(lease, Arc::clone(&link), Arc::clone(&self.timing));
-        if is_proof || !owner.lease.connection().is_prepared {
-            owner = self.prepared(owner, known).await?;
-        }
-        self.tasks
-            .spawn(Arc::clone(self).serve(owner, Arc::clone(known)));
-        Ok(link)
+        let purpose = Purpose::Pinned(Arc::clone(mailbox));
+        let owner = self.owner(lease, purpose, known, is_proof).await?;
+        Ok(self.let_serve(owner, known))
+    }
+
+    /// Has the owner's task begin.
+    fn let_serve(self: &Arc<Self>, owner: Owner<L>, known: &Arc<Known<L>>) -> Arc<Link<L>> {
+        let link = Arc::clone(&owner.link);
+        let serving = Arc::clone(self).serve(owner, Arc::clone(known));
+        self.tasks.spawn(serving);
+        link
     }
 
     /// Opens one shared connection, and tells those who wait for it.
     async fn open(self: Arc<Self>, known: Arc<Known<L>>) {
         let flushes = self.lock().flushes;
-        let opened = self.open_link(&known).await.map(|(owner, link)| {
-            let serving = Arc::clone(&self).serve(owner, Arc::clone(&known));
-            self.tasks.spawn(serving);
-            link
-        });
+        let opened = self.open_owner(&known).await;
+        let opened = opened.map(|owner| self.let_serve(owner, &known));
         let mut state = self.lock();
         if let Ok(link) = &opened {
             match (state.is_draining, state.flushes == flushes) {
@@ -275,10 +268,7 @@ impl<L: Language> Links<L> {
         }
     }
 
-    async fn open_link(
-        &self,
-        known: &Arc<Known<L>>,
-    ) -> Result<(Owner<L>, Arc<Link<L>>), NotOpened> {
+    async fn open_owner(&self, known: &Arc<Known<L>>) -> Result<Owner<L>, NotOpened> {
         let want = Want {
             key: known.key,
             fresh: false,
@@ -289,12 +279,24 @@ impl<L: Language> Links<L> {
             Err(error) => return Err(NotOpened::NotLent(error)),
         };
         lease.share();
-        let link = Arc::new(Link::new(lease.connection(), Purpose::Shared, clock::now()));
-        let mut owner = Owner::new(lease, Arc::clone(&link), Arc::clone(&self.timing));
-        if !owner.lease.connection().is_prepared {
-            owner = self.prepared(owner, known).await?;
+        self.owner(lease, Purpose::Shared, known, false).await
+    }
+
+    /// The owner of a lease, whose service knows who is served. `is_proof`: it is told anew.
+    async fn owner(
+        &self,
+        lease: Lease,
+        purpose: Purpose<L>,
+        known: &Known<L>,
+        is_proof: bool,
+    ) -> Result<Owner<L>, NotOpened> {
+        let is_prepared = lease.connection().is_prepared;
+        let link = Arc::new(Link::new(lease.connection(), purpose, clock::now()));
+        let owner = Owner::new(lease, link, Arc::clone(&self.timing));
+        match is_prepared && !is_proof {
+            true => Ok(owner),
+            false => self.prepared(owner, known).await,
         }
-        Ok((owner, link))
     }
 
     /// Tells the service who is served.

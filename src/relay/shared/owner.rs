@@ -33,10 +33,10 @@ use crate::sys::clock;
 const SHARED_MAILBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same where nobody else waits.
 const PINNED_MAILBOX_BYTES_MAX: usize = 256 * 1024;
-/// The runtime asks the kernel once in each round, and more requests may be there than one answer holds.
-const DEFERRED_ROUNDS_MAX: u8 = 4;
 /// For so long the others wait for it to take that.
 const HELD_UP_MAX: Duration = Duration::from_secs(1);
+/// The runtime asks the kernel once in each round, and more requests may be there than one answer holds.
+const DEFERRED_ROUNDS_MAX: u8 = 4;
 
 /// The task that owns a connection.
 pub(super) struct Owner<L: Language> {
@@ -287,8 +287,7 @@ impl<L: Language> Owner<L> {
         self.moved_at = clock::now();
         if std::mem::take(&mut self.was_quiet) && !self.owed.is_empty() {
             let service = &self.lease.connection().transport;
-            let request_bytes = self.writing.written_bytes - self.quiet_written_bytes;
-            if is_crossed(service, request_bytes) {
+            if is_crossed(service, self.busy_bytes()) {
                 return Err(End::Crossed);
             }
         }
@@ -338,9 +337,9 @@ impl<L: Language> Owner<L> {
     }
 
     fn mailbox_bytes_max(&self) -> usize {
-        match self.link.pinned_to() {
-            Some(_) => PINNED_MAILBOX_BYTES_MAX,
-            None => SHARED_MAILBOX_BYTES_MAX,
+        match self.link.is_pinned {
+            true => PINNED_MAILBOX_BYTES_MAX,
+            false => SHARED_MAILBOX_BYTES_MAX,
         }
     }
 
@@ -399,7 +398,7 @@ impl<L: Language> Owner<L> {
             .timing
             .max_exchanges()
             .is_some_and(|max| carried >= max);
-        if is_spent && self.link.pinned_to().is_none() {
+        if is_spent && !self.link.is_pinned {
             self.link.close(DiscardReason::MaxExchanges);
         }
         let is_quiet = self.owed.is_empty() && self.writing.is_done() && !self.link.has_gathered();
@@ -440,7 +439,7 @@ impl<L: Language> Owner<L> {
     /// When time has something to say next, and what.
     fn next_deadline(&self) -> Option<(Instant, Due)> {
         let connection = self.lease.connection();
-        let is_pinned = self.link.pinned_to().is_some();
+        let is_pinned = self.link.is_pinned;
         if let Some((_, since)) = &self.held_up {
             let since = self.others_wait_since.map(|it| it.max(*since));
             return since.map(|since| (since + HELD_UP_MAX, Due::CutOff));

@@ -63,7 +63,7 @@ impl<L: Language> Links<L> {
         mailbox: &Arc<Mailbox<Kind<L>>>,
         is_proof: bool,
     ) -> Result<Pin<L>, NotOpened> {
-        let link = self.pin(lease, known, mailbox, is_proof).await?;
+        let link = self.serve_alone(lease, known, mailbox, is_proof).await?;
         Ok(Pin {
             link,
             pinning,
@@ -87,20 +87,11 @@ impl<L: Language> Pin<L> {
         links: &Links<L>,
         mailbox: &Arc<Mailbox<Kind<L>>>,
     ) -> Result<(), TooMany> {
-        self.stay(links)?;
-        self.link.stream_to(mailbox);
-        Ok(())
-    }
-
-    /// From here on it is needed for long.
-    ///
-    /// # Errors
-    /// Too many are pinned for long.
-    pub fn stay(&mut self, links: &Links<L>) -> Result<(), TooMany> {
         if self.pinning.long.is_none() {
             let permit = Arc::clone(&links.long_pins).try_acquire_owned();
             self.pinning.long = Some(permit.map_err(|_| TooMany)?);
         }
+        self.link.stream_to(mailbox);
         Ok(())
     }
 

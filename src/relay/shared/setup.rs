@@ -13,11 +13,11 @@ use crate::relay::alarm::Alarm;
 use crate::sys::clock;
 
 /// How long a service may take over all of it.
-pub(super) const SETUP_TIME_MAX: Duration = Duration::from_secs(3);
+const SETUP_TIME_MAX: Duration = Duration::from_secs(3);
 /// Of a reply so much is looked at; a refusal is shorter.
 const LOOKED_AT_BYTES_MAX: usize = 1024;
-/// What a service may still say of what came before its reset, bytes.
-const STALE_BYTES_MAX: usize = 1024 * 1024;
+/// What a service may answer to all of it, bytes.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a connection is not prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl<L: Language> Owner<L> {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if exchange.read_bytes > STALE_BYTES_MAX {
+            if exchange.read_bytes > ANSWER_BYTES_MAX {
                 return Poll::Ready(Err(End::Violation));
             }
             let service = &mut self.lease.connection_mut().transport;

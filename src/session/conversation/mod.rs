@@ -19,6 +19,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 pub(super) use piecewise::{Broken, Piecewise};
 pub(super) use wait::Until;
 
@@ -28,8 +30,8 @@ use crate::close::Phase;
 use crate::pool::Lease;
 use crate::protocol::replies::Language;
 use crate::relay::shared::{
-    Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Patience, Pin,
-    Returned,
+    Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Opened, Patience,
+    Pin, Returned,
 };
 use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;
@@ -53,9 +55,7 @@ pub(super) struct Conversation<L: Language> {
     moved_at: Instant,
     outgoing: Vec<u8>,
     written: usize,
-    /// The connection that is pinned, by its number.
-    pinned: Option<u64>,
-    /// It has ended.
+    /// The connection that is pinned has ended.
     has_lost_pin: bool,
     /// The client took some of what it is owed.
     has_waited_for_client: bool,
@@ -78,6 +78,13 @@ pub(super) enum Unsent {
     Refused(Refusal),
     /// The session ends.
     End(SessionEnd),
+}
+
+impl Unsent {
+    /// The client is told so by millpond.
+    pub(super) fn ours(reason: RefusalReason) -> Self {
+        Self::Refused(Refusal::Ours(reason))
+    }
 }
 
 /// What a client is told in place of a reply.
@@ -113,7 +120,6 @@ impl<L: Language> Conversation<L> {
             moved_at: now,
             outgoing: Vec::new(),
             written: 0,
-            pinned: None,
             has_lost_pin: false,
             has_waited_for_client: false,
             was_pinned: false,
@@ -188,8 +194,7 @@ impl<L: Language> Conversation<L> {
                     self.wait(session, Until::Room).await.map_err(Unsent::End)?;
                 }
                 Err(NotSent::Closed) if self.pin.is_some() => {
-                    let died = RefusalReason::UpstreamDied;
-                    return Err(Unsent::Refused(Refusal::Ours(died)));
+                    return Err(Unsent::ours(RefusalReason::UpstreamDied));
                 }
                 Err(NotSent::Closed) => {
                     self.wait(session, Until::Settled)
@@ -242,8 +247,7 @@ impl<L: Language> Conversation<L> {
                     self.wait(session, Until::Room).await.map_err(Unsent::End)?;
                 }
                 Err(NotSent::Closed) => {
-                    let died = RefusalReason::UpstreamDied;
-                    return Err(Unsent::Refused(Refusal::Ours(died)));
+                    return Err(Unsent::ours(RefusalReason::UpstreamDied));
                 }
             }
         }
@@ -268,12 +272,20 @@ impl<L: Language> Conversation<L> {
         match self.links.find(known, clock::now()) {
             Found::Link(_) => Ok(true),
             Found::QueueFull | Found::NoRoom => Ok(false),
-            Found::Wait(opened) => {
-                let opened = self.while_listening(session, opened).await?;
-                let died = Err(NotOpened::NotLent(AcquireError::Draining));
-                opened.unwrap_or(died).map(|_| true).map_err(refused)
-            }
+            Found::Wait(opened) => self.opened(session, opened).await.map(|_| true),
         }
+    }
+
+    /// Waits for a connection that is on its way.
+    async fn opened(
+        &mut self,
+        session: &mut Session,
+        opened: oneshot::Receiver<Opened<L>>,
+    ) -> Result<Arc<Link<L>>, Unsent> {
+        let opened = self.while_listening(session, opened).await?;
+        // Who was to tell goes without a word only when millpond stops.
+        let stopped = Err(NotOpened::NotLent(AcquireError::Draining));
+        opened.unwrap_or(stopped).map_err(refused)
     }
 
     /// The connection that is shared: the one before where something is in flight, else the least
@@ -288,15 +300,10 @@ impl<L: Language> Conversation<L> {
         let link = match found {
             Found::Link(link) => link,
             Found::NoRoom => return Err(Unsent::NoRoom),
-            Found::QueueFull => {
-                let full = RefusalReason::QueueFull;
-                return Err(Unsent::Refused(Refusal::Ours(full)));
-            }
+            Found::QueueFull => return Err(Unsent::ours(RefusalReason::QueueFull)),
             Found::Wait(opened) => {
                 session.client.facts.set_phase(Phase::Queue);
-                let opened = self.while_listening(session, opened).await?;
-                let died = Err(NotOpened::NotLent(AcquireError::Draining));
-                opened.unwrap_or(died).map_err(refused)?
+                self.opened(session, opened).await?
             }
         };
         self.link = Some(Arc::clone(&link));
@@ -316,16 +323,16 @@ impl<L: Language> Conversation<L> {
         let links = Arc::clone(&self.links);
         links.upstream().stats().pins.increment(reason);
         if !links.may_pin() {
-            return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases)));
+            return Err(Unsent::ours(RefusalReason::NoLeases));
         }
         session.client.facts.set_phase(Phase::Queue);
         let deadline = clock::now() + session.rules.upstream_settings.pool.wait_timeout;
         let permitted = tokio::time::timeout_at(deadline.into(), links.may_be_pinned(patience));
         let pinning = match self.while_listening(session, permitted).await? {
             Ok(Some(pinning)) => pinning,
-            Ok(None) => return Err(Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases))),
+            Ok(None) => return Err(Unsent::ours(RefusalReason::NoLeases)),
             Err(_elapsed) => {
-                return Err(Unsent::Refused(Refusal::Ours(RefusalReason::WaitTimeout)));
+                return Err(Unsent::ours(RefusalReason::WaitTimeout));
             }
         };
         let lease = self.lease(session, known).await?;
@@ -336,7 +343,6 @@ impl<L: Language> Conversation<L> {
             .while_listening(session, pinned)
             .await?
             .map_err(refused)?;
-        self.pinned = Some(pin.link().id);
         self.pin = Some(pin);
         self.is_long = patience == Patience::Long;
         Ok(())
@@ -353,17 +359,13 @@ impl<L: Language> Conversation<L> {
         };
         match session.acquire(want, true, clock::now()).await {
             Ok((lease, _)) => Ok(lease),
-            Err(NoLease::Refused(error)) => {
-                let reason = refusal::of_acquire(&error);
-                Err(Unsent::Refused(Refusal::Ours(reason)))
-            }
+            Err(NoLease::Refused(error)) => Err(Unsent::ours(refusal::of_acquire(&error))),
             Err(NoLease::Ended(end)) => Err(Unsent::End(end)),
         }
     }
 
     /// Gives the session's own connection back; one that still owes something is ended.
     pub(super) fn give_back(&mut self, left: Left) {
-        self.pinned = None;
         match self.pin.take() {
             Some(pin) if self.in_flight == 0 => pin.give_back(left),
             Some(pin) => pin.abandon(DiscardReason::ClientGone),

@@ -244,7 +244,8 @@ impl<L: Language> Conversation<L> {
             self.retries = 0;
         }
         self.returned.extend(taken.returned);
-        self.has_lost_pin = taken.lost_pin.is_some() && taken.lost_pin == self.pinned;
+        let pinned = self.pin.as_ref().map(|pin| pin.link().id);
+        self.has_lost_pin = pinned.is_some() && pinned == taken.lost_pin;
         Ok(!self.outgoing.is_empty())
     }
 

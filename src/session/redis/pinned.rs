@@ -14,7 +14,7 @@ use crate::protocol::redis::{
     may_be_queued,
 };
 use crate::relay::shared::{Left, Nature, Patience};
-use crate::session::conversation::{Broken, Piecewise, Refusal, Requests, Unsent, Until};
+use crate::session::conversation::{Broken, Piecewise, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 
@@ -113,7 +113,7 @@ impl Conversing {
     async fn stream(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         if !self.conversation.stream() {
             self.let_go(Left::Something);
-            let unsent = Unsent::Refused(Refusal::Ours(RefusalReason::NoLeases));
+            let unsent = Unsent::ours(RefusalReason::NoLeases);
             return self.answer_for(session, bytes, 1, unsent).await;
         }
         self.hold = Hold::Streaming;
@@ -185,9 +185,8 @@ impl Conversing {
                 self.answer(session, bytes, Local::Quit).await
             }
             (_, Treatment::Refuse(refused)) if !is_ending(refused) => {
-                self.conversation.settle(session).await?;
-                self.refuse(session, bytes, refused.message());
-                Ok(())
+                self.settle_and_refuse(session, bytes, refused.message())
+                    .await
             }
             (_, Treatment::Lease(need)) if is_streaming(need) => {
                 self.conversation.settle(session).await?;
@@ -234,8 +233,7 @@ impl Conversing {
             }
             // The service can't be told that one of the commands was refused.
             _ => {
-                self.conversation.settle(session).await?;
-                self.refuse(session, bytes, NOT_QUEUED);
+                self.settle_and_refuse(session, bytes, NOT_QUEUED).await?;
                 let reason = RefusalReason::CommandRefused;
                 return Err(Unsent::End(self.end_after(session, reason).await));
             }
@@ -278,18 +276,16 @@ impl Conversing {
                 self.leave_transaction(session, bytes, treatment).await
             }
             Treatment::Answer(Local::Select | Local::Auth | Local::Hello) => {
-                self.conversation.settle(session).await?;
-                self.refuse(session, bytes, NOT_WHILE_WATCHED);
-                Ok(())
+                self.settle_and_refuse(session, bytes, NOT_WHILE_WATCHED)
+                    .await
             }
             Treatment::Answer(local) => {
                 self.conversation.settle(session).await?;
                 self.answer(session, bytes, local).await
             }
             Treatment::Refuse(refused) => {
-                self.conversation.settle(session).await?;
-                self.refuse(session, bytes, refused.message());
-                Ok(())
+                self.settle_and_refuse(session, bytes, refused.message())
+                    .await
             }
             Treatment::Lease(need) if is_streaming(need) => {
                 self.conversation.settle(session).await?;
@@ -367,6 +363,18 @@ impl Conversing {
             Ok(()) => refusal::end(reason),
             Err(end) => end,
         }
+    }
+
+    /// Answers the command at the front with an error, once every reply before it is here.
+    async fn settle_and_refuse(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+        message: &str,
+    ) -> Result<(), Unsent> {
+        self.conversation.settle(session).await?;
+        self.refuse(session, bytes, message);
+        Ok(())
     }
 
     /// Answers the command at the front with an error.
