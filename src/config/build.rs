@@ -13,7 +13,7 @@ use super::checked::{
 };
 use super::limits::Names;
 use super::read::Values;
-use crate::protocol::frames::{Framing, Layout};
+use crate::protocol::frames::{Calls, Framing, Layout, Unasked};
 
 const CHECKED: &str = "a configuration without problems has a value of its kind for every key";
 
@@ -87,7 +87,10 @@ fn upstream(section: &Section<'_>) -> Upstream {
     Upstream {
         protocol: match section.text("protocol") {
             "tcp" => Protocol::Tcp(tcp(section)),
-            "frames" => Protocol::Frames(frames(section)),
+            "frames" => match calls(section.values, &section.key("frames")) {
+                Some(calls) => Protocol::Calls(Arc::new(calls)),
+                None => Protocol::Frames(frames(section)),
+            },
             "redis" => Protocol::Redis(redis(section)),
             "memcached" => Protocol::Memcached(Memcached {
                 item_bytes_max: section.number("memcached.item_max"),
@@ -171,6 +174,28 @@ fn frames(section: &Section<'_>) -> Frames {
         layout: layout(section.values, &section.key("frames")).expect(CHECKED),
         error_reply: error_reply.map(<[u8]>::to_vec),
     }
+}
+
+/// Frames with ids, as the section `frames` declares them; `None` where it names no ids.
+pub(super) fn calls(values: &Values, frames: &str) -> Option<Calls> {
+    let key = |key: &str| format!("{frames}.{key}");
+    let octets = |name: &str| values.octets(&key(name)).map(<[u8]>::to_vec);
+    let is_word = |name: &str, word| values.text(&key(name)) == Some(word);
+    let interval = values.time(&key("heartbeat_interval"))?;
+    Some(Calls {
+        ids: values.ids(&key("id"))?.clone(),
+        layout: layout(values, frames)?,
+        magic: values.magic(&key("magic")).to_vec(),
+        asks: values.mark(&key("request")),
+        unasked: match is_word("unasked", "retire") {
+            true => Unasked::Retire,
+            false => Unasked::Drop,
+        },
+        answers_heartbeats: is_word("client_heartbeats", "answer"),
+        heartbeat_reply: octets("heartbeat_reply"),
+        heartbeat_request: octets("heartbeat_request").map(|it| (it, interval)),
+        error_reply: octets("error_reply"),
+    })
 }
 
 /// How the frames of the section `frames` are laid out; `None` where that is not said in one way.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::frames::Layout;
+use crate::protocol::frames::{Calls, Layout};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +137,8 @@ pub enum Protocol {
     Tcp(Tcp),
     /// A declared framing, one reply for each request.
     Frames(Frames),
+    /// The same, where requests and replies have ids.
+    Calls(Arc<Calls>),
     /// RESP2 and RESP3.
     Redis(Redis),
     /// memcached's text and meta protocol.
@@ -149,16 +151,25 @@ impl Protocol {
         match self {
             Self::Http => "http",
             Self::Tcp(_) => "tcp",
-            Self::Frames(_) => "frames",
+            Self::Frames(_) | Self::Calls(_) => "frames",
             Self::Redis(_) => "redis",
             Self::Memcached(_) => "memcached",
+        }
+    }
+
+    /// Whether a running millpond can go from one to the other: sessions keep the language that they speak,
+    /// and those that share connections all of its settings.
+    pub fn is_same_language(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Calls(_), _) | (_, Self::Calls(_)) => self == other,
+            _ => self.label() == other.label(),
         }
     }
 
     /// Whether one connection carries the exchanges of several sessions.
     pub fn is_shared(&self) -> bool {
         match self {
-            Self::Redis(_) | Self::Memcached(_) => true,
+            Self::Redis(_) | Self::Memcached(_) | Self::Calls(_) => true,
             Self::Http | Self::Tcp(_) | Self::Frames(_) => false,
         }
     }
@@ -215,7 +226,7 @@ pub struct Probe {
     pub timeout: Duration,
 }
 
-/// `[upstream.NAME.frames]`
+/// `[upstream.NAME.frames]` without ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frames {
     /// How frames are delimited; possible (see [`Layout::check`]).

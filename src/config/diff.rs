@@ -45,6 +45,25 @@ pub struct Named {
 type Entry = (&'static str, String);
 
 const UPSTREAM_NEEDS_RESTART: &[&str] = &["protocol"];
+/// Of an upstream whose connections are shared by ids: sessions that share one speak alike.
+const CALLS_NEED_RESTART: &[&str] = &[
+    "protocol",
+    "frames.length",
+    "frames.size",
+    "frames.delimiter",
+    "frames.max",
+    "frames.oneway",
+    "frames.heartbeat",
+    "frames.error_reply",
+    "frames.id",
+    "frames.magic",
+    "frames.request",
+    "frames.unasked",
+    "frames.client_heartbeats",
+    "frames.heartbeat_reply",
+    "frames.heartbeat_request",
+    "frames.heartbeat_interval",
+];
 const LISTENER_NEEDS_RESTART: &[&str] = &[
     "backlog",
     "reuse_port",
@@ -92,7 +111,10 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
             &prefix,
             &upstream_entries(old),
             &upstream_entries(new),
-            UPSTREAM_NEEDS_RESTART,
+            match old.protocol.is_same_language(&new.protocol) {
+                true => UPSTREAM_NEEDS_RESTART,
+                false => CALLS_NEED_RESTART,
+            },
         );
         if changes.add(compared) {
             upstreams.changed.push(name.clone());

@@ -341,6 +341,49 @@ pub const KEYS: &[Key] = &[
         Kind::Octets,
         "the reply that a client gets where the service gives none",
     ),
+    unset(
+        "upstream.NAME.frames.id",
+        Kind::Ids,
+        "where requests and replies have their ids; with them connections are shared",
+    ),
+    unset(
+        "upstream.NAME.frames.magic",
+        Kind::Magic,
+        "with ids: bytes that every frame has, and whoever has others is turned away",
+    ),
+    unset(
+        "upstream.NAME.frames.request",
+        Kind::Mark,
+        "with ids: frames that match ask, all others answer",
+    ),
+    key(
+        "upstream.NAME.frames.unasked",
+        Kind::Choice(&["drop", "retire"]),
+        "drop",
+        "with ids: what a service says of its own accord is dropped; retire: and its connection given up",
+    ),
+    key(
+        "upstream.NAME.frames.client_heartbeats",
+        Kind::Choice(&["forward", "answer"]),
+        "forward",
+        "with ids: heartbeats of clients go to the service, or are answered here with heartbeat_reply",
+    ),
+    unset(
+        "upstream.NAME.frames.heartbeat_reply",
+        Kind::Octets,
+        "with ids: how heartbeats of the service are answered",
+    ),
+    unset(
+        "upstream.NAME.frames.heartbeat_request",
+        Kind::Octets,
+        "with ids: the heartbeat that a quiet shared connection is sent",
+    ),
+    key(
+        "upstream.NAME.frames.heartbeat_interval",
+        time(),
+        "60s",
+        "with heartbeat_request: a connection that is quiet for so long is sent it",
+    ),
     required(
         "listener.NAME.listen",
         Kind::ListenAddress,

@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::keys::KEYS;
 use super::read::{Draft, Values};
 use super::value::{Kind, time_text};
-use crate::protocol::frames::LayoutFault;
+use crate::protocol::frames::{CallsFault, LayoutFault, Template};
 
 /// The names that are looked at, so that the draft may be consumed by reading it.
 #[derive(Debug)]
@@ -159,8 +159,11 @@ fn close_warning(values: &Values, section: &str, upstream: &str) -> Option<Strin
 
 /// Whether the upstream's protocol shares connections.
 fn shares(values: &Values, upstream: &str) -> bool {
-    let protocol = values.text(&format!("upstream.{upstream}.protocol"));
-    matches!(protocol, Some("redis" | "memcached"))
+    match values.text(&format!("upstream.{upstream}.protocol")) {
+        Some("redis" | "memcached") => true,
+        Some("frames") => values.is_written(&format!("upstream.{upstream}.frames.id")),
+        _ => false,
+    }
 }
 
 /// A pool of which nothing is left for sessions that need a connection of their own.
@@ -304,6 +307,9 @@ fn check_frames(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
         }),
         [key] => {
             let fault = build::layout(values, &frames).and_then(|layout| layout.check().err());
+            if fault.is_none() {
+                check_calls(values, &frames, problems);
+            }
             if let Some(fault) = fault {
                 let key = match fault {
                     LayoutFault::Oneway(_) => &format!("{frames}.oneway"),
@@ -326,6 +332,65 @@ fn check_frames(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
         }),
     }
 }
+
+/// Frames with ids, whose layout is possible.
+fn check_calls(values: &Values, frames: &str, problems: &mut Vec<Problem>) {
+    if !values.is_written(&format!("{frames}.id")) {
+        let keys = ONLY_WITH_IDS.map(|name| format!("{frames}.{name}"));
+        for key in keys.into_iter().filter(|key| values.is_written(key)) {
+            problems.push(Problem::Value {
+                key: values.key(&key),
+                value: values.shown(&key),
+                reason: "is only for frames with ids".to_owned(),
+                allowed: format!("beside {frames}.id"),
+            });
+        }
+        return;
+    }
+    let Some(calls) = build::calls(values, frames) else {
+        return;
+    };
+    let mut missing = |name: &str, kind: Kind| {
+        problems.push(Problem::Missing {
+            key: format!("{frames}.{name}"),
+            allowed: kind.allowed(),
+        });
+    };
+    if calls.answers_heartbeats && calls.heartbeat_reply.is_none() {
+        missing("heartbeat_reply", Kind::Octets);
+    }
+    if calls.answers_heartbeats && calls.layout.heartbeat.is_none() {
+        missing("heartbeat", Kind::Mark);
+    }
+    let Err(fault) = calls.check() else { return };
+    let name = match fault {
+        CallsFault::HeartbeatsUntold => return missing("request", Kind::Mark),
+        CallsFault::Delimiter | CallsFault::Ids(_) => "id",
+        CallsFault::Magic => "magic",
+        CallsFault::Asks(_) => "request",
+        CallsFault::Template(Template::Error) => "error_reply",
+        CallsFault::Template(Template::HeartbeatReply) => "heartbeat_reply",
+        CallsFault::Template(Template::HeartbeatRequest) => "heartbeat_request",
+    };
+    let key = format!("{frames}.{name}");
+    problems.push(Problem::Value {
+        key: values.key(&key),
+        value: values.shown(&key),
+        reason: fault.to_string(),
+        allowed: "what a frame of the declared layout can have".to_owned(),
+    });
+}
+
+/// Keys that say something of frames with ids alone.
+const ONLY_WITH_IDS: [&str; 7] = [
+    "magic",
+    "request",
+    "unasked",
+    "client_heartbeats",
+    "heartbeat_reply",
+    "heartbeat_request",
+    "heartbeat_interval",
+];
 
 /// Sections of an upstream that belong to the protocol of the same name.
 const PROTOCOL_SECTIONS: [&str; 2] = ["tcp", "frames"];

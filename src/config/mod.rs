@@ -9,6 +9,7 @@ mod build;
 pub mod checked;
 mod diff;
 mod error;
+mod ids;
 pub mod keys;
 mod limits;
 mod read;

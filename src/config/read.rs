@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::config::{Environment, File, FileFormat, Map, Source as _, Value as Written, ValueKind};
 
 use super::error::Problem;
+use super::ids;
 use super::keys::{KEYS, Key, NAME, Preset};
 use super::value::{Value, is_name, shown};
 use super::wire;
-use crate::protocol::frames::{LengthField, Mark};
+use crate::protocol::frames::{Ids, LengthField, Magic, Mark};
 
 const VARIABLE_PREFIX: &str = "MILLPOND";
 const SEPARATOR: &str = "__";
@@ -314,6 +315,21 @@ impl Values {
         }
     }
 
+    pub(super) fn ids(&self, key: &str) -> Option<&Ids> {
+        match self.read.get(key)? {
+            Value::Ids(ids) => Some(ids),
+            _ => None,
+        }
+    }
+
+    /// None where the key has no good value.
+    pub(super) fn magic(&self, key: &str) -> &[Magic] {
+        match self.read.get(key) {
+            Some(Value::Magic(magic)) => magic,
+            _ => &[],
+        }
+    }
+
     /// None where the key has no good value.
     pub(super) fn sources(&self, key: &str) -> &[super::checked::SourceAddress] {
         match self.read.get(key) {
@@ -329,6 +345,8 @@ impl Values {
             Some(Value::Octets(octets)) => format!("\"{}\"", wire::octets_text(octets)),
             Some(Value::LengthField(field)) => format!("\"{}\"", wire::length_text(field)),
             Some(Value::Mark(mark)) => format!("\"{}\"", wire::mark_text(mark)),
+            Some(Value::Ids(ids)) => format!("\"{}\"", ids::ids_text(ids)),
+            Some(Value::Magic(magic)) => format!("\"{}\"", ids::magic_text(magic)),
             _ => "…".to_owned(),
         }
     }

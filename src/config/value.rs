@@ -9,10 +9,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::address::{ADDRESS_FORMS, ENDPOINT_FORM, address, endpoints, listed};
 use super::checked::{Address, Endpoint, SourceAddress};
+use super::ids;
 use super::source_address;
 
 use super::wire;
-use crate::protocol::frames::{LengthField, Mark};
+use crate::protocol::frames::{Ids, LengthField, Magic, Mark};
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,10 @@ pub enum Kind {
     LengthField,
     /// A byte that tells a kind of frame.
     Mark,
+    /// Where ids stand.
+    Ids,
+    /// Bytes that every frame has.
+    Magic,
 }
 
 /// A value that was read.
@@ -91,6 +96,8 @@ pub(super) enum Value {
     Probe(Vec<u8>, Vec<u8>),
     LengthField(LengthField),
     Mark(Mark),
+    Ids(Ids),
+    Magic(Vec<Magic>),
 }
 
 /// Why a value can't be used.
@@ -145,6 +152,8 @@ impl Kind {
             Self::Probe => wire::PROBE_FORM.to_owned(),
             Self::LengthField => wire::LENGTH_FORM.to_owned(),
             Self::Mark => wire::MARK_FORM.to_owned(),
+            Self::Ids => ids::IDS_FORM.to_owned(),
+            Self::Magic => ids::MAGIC_FORM.to_owned(),
         }
     }
 
@@ -160,6 +169,7 @@ impl Kind {
             (Self::Probe, ValueKind::Table(table)) => wire::probe_table(table),
             (Self::LengthField, ValueKind::Table(table)) => wire::length_table(table),
             (Self::Mark, ValueKind::Table(table)) => wire::mark_table(table),
+            (Self::Ids, ValueKind::Table(table)) => ids::ids_table(table),
             (Self::Count { min, max }, ValueKind::I64(_) | ValueKind::U64(_)) => {
                 match whole(written).filter(|number| (*min..=*max).contains(number)) {
                     Some(number) => Ok(Value::Count(number)),
@@ -233,6 +243,8 @@ impl Kind {
             Self::Probe => wire::probe(text),
             Self::LengthField => wire::length_field(text),
             Self::Mark => wire::mark(text),
+            Self::Ids => ids::ids(text),
+            Self::Magic => ids::magic(text),
         };
         read.map_err(|reason| {
             let value = if *self == Self::Token {

@@ -17,7 +17,7 @@ pub(super) const MARK_FORM: &str = r#"{ offset = 2, mask = 0x20, value = 0x20 },
 /// Where a probe's two texts meet when it is written as one.
 const PROBE_ARROW: &str = "=>";
 /// An offset past this is no header any more.
-const OFFSET_MAX: u64 = 65_535;
+pub(super) const OFFSET_MAX: u64 = 65_535;
 
 /// Reads bytes: what is written, with escapes for what can't be.
 pub(super) fn octets(text: &str) -> Result<Vec<u8>, &'static str> {
@@ -130,10 +130,7 @@ pub(super) fn length_text(field: &LengthField) -> String {
         endian,
         adjust,
     } = field;
-    let endian = match endian {
-        Endian::Big => "big",
-        Endian::Little => "little",
-    };
+    let endian = endian_text(*endian);
     format!("{offset}:{width}:{endian}:{adjust}")
 }
 
@@ -142,14 +139,7 @@ pub(super) fn length_table(table: &Map<String, Written>) -> Result<Value, Vec<Fa
     let mut reader = TableReader::new(table, LENGTH_FORM);
     let offset = reader.number("offset", 0, OFFSET_MAX, None);
     let width = reader.number("width", 1, 8, None);
-    let endian = match reader.take("endian").map(|written| &written.kind) {
-        None => Some(Endian::Big),
-        Some(ValueKind::String(text)) if endianness(text).is_some() => endianness(text),
-        Some(_) => {
-            reader.fault("endian", "is neither \"big\" nor \"little\"");
-            None
-        }
-    };
+    let endian = reader.endian("endian");
     let adjust = match reader.take("adjust").map(|written| &written.kind) {
         None => Some(0),
         Some(ValueKind::I64(number)) => Some(*number),
@@ -213,7 +203,7 @@ pub(super) fn mark_table(table: &Map<String, Written>) -> Result<Value, Vec<Faul
     }
 }
 
-fn endianness(text: &str) -> Option<Endian> {
+pub(super) fn endianness(text: &str) -> Option<Endian> {
     match text {
         "big" => Some(Endian::Big),
         "little" => Some(Endian::Little),
@@ -221,7 +211,14 @@ fn endianness(text: &str) -> Option<Endian> {
     }
 }
 
-fn as_usize(number: u64) -> usize {
+pub(super) fn endian_text(endian: Endian) -> &'static str {
+    match endian {
+        Endian::Big => "big",
+        Endian::Little => "little",
+    }
+}
+
+pub(super) fn as_usize(number: u64) -> usize {
     usize::try_from(number).expect("it was held against a bound that fits")
 }
 
@@ -230,7 +227,7 @@ fn as_byte(number: u64) -> u8 {
 }
 
 /// Reads the entries of an inline table, with a fault for each that is wrong, missing or unknown.
-struct TableReader<'t> {
+pub(super) struct TableReader<'t> {
     table: &'t Map<String, Written>,
     form: &'static str,
     known: Vec<&'static str>,
@@ -238,7 +235,7 @@ struct TableReader<'t> {
 }
 
 impl<'t> TableReader<'t> {
-    fn new(table: &'t Map<String, Written>, form: &'static str) -> Self {
+    pub(super) fn new(table: &'t Map<String, Written>, form: &'static str) -> Self {
         Self {
             table,
             form,
@@ -262,7 +259,7 @@ impl<'t> TableReader<'t> {
             .push(fault(&format!(".{name}"), value, reason, form));
     }
 
-    fn number(
+    pub(super) fn number(
         &mut self,
         name: &'static str,
         min: u64,
@@ -294,7 +291,18 @@ impl<'t> TableReader<'t> {
         read.map_err(|reason| self.fault(name, reason)).ok()
     }
 
-    fn finish(mut self, value: Value) -> Result<Value, Vec<Fault>> {
+    pub(super) fn endian(&mut self, name: &'static str) -> Option<Endian> {
+        match self.take(name).map(|written| &written.kind) {
+            None => Some(Endian::Big),
+            Some(ValueKind::String(text)) if endianness(text).is_some() => endianness(text),
+            Some(_) => {
+                self.fault(name, "is neither \"big\" nor \"little\"");
+                None
+            }
+        }
+    }
+
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Vec<Fault>> {
         self.refuse_unknown();
         if self.faults.is_empty() {
             Ok(value)
@@ -303,7 +311,7 @@ impl<'t> TableReader<'t> {
         }
     }
 
-    fn fail(mut self) -> Result<Value, Vec<Fault>> {
+    pub(super) fn fail<T>(mut self) -> Result<T, Vec<Fault>> {
         self.refuse_unknown();
         Err(self.faults)
     }

@@ -208,7 +208,7 @@ fn effective(mut new: Config, old: &Config) -> Config {
     new.log.format = old.log.format;
     for (name, upstream) in &mut new.upstreams {
         let old = old.upstreams.get(name).map(|old| &old.protocol);
-        if let Some(old) = old.filter(|old| old.label() != upstream.protocol.label()) {
+        if let Some(old) = old.filter(|old| !old.is_same_language(&upstream.protocol)) {
             upstream.protocol = old.clone();
         }
     }

@@ -81,6 +81,11 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, to be changed in its place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// Whether nothing is left to take.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -18,7 +18,7 @@ use crate::protocol::memcached::{
     Kind, Limits, Local, Memcached, RequestFramer, RequestViolation, Scan, Treatment, treatment,
     write_disarmed,
 };
-use crate::relay::shared::{Left, Links, Nature, Patience};
+use crate::relay::shared::{Left, Links, Nature, Patience, Run};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 use crate::sys::clock;
 
@@ -154,7 +154,11 @@ impl Conversing {
         kind: Kind,
         nature: Nature,
     ) -> Result<(), Unsent> {
-        let run = (kind, 1, nature);
+        let run = Run {
+            kind,
+            replies: 1,
+            nature,
+        };
         let sent = self.conversation.send(session, requests, run).await;
         session.client.facts.count_exchanges(1);
         let refusal = match sent {
@@ -167,8 +171,8 @@ impl Conversing {
         if let Requests::Front(bytes) = requests {
             session.client.inbound.consume(bytes);
         }
-        self.conversation.refuse(session, kind, &refusal);
-        Ok(())
+        let refused = self.conversation.refuse(session, kind, &refusal);
+        refused.map_err(Unsent::End)
     }
 
     /// Waits until the next request is here; what is too large for that goes its own way.
@@ -224,11 +228,15 @@ impl Conversing {
         kind: Kind,
         is_armed: bool,
     ) -> Result<(), Broken<RequestViolation>> {
+        let run = Run {
+            kind,
+            replies: 1,
+            nature: Nature::Block,
+        };
         if is_armed {
             let count = self.framer.scanned();
             let mut first = Vec::new();
             write_disarmed(&session.client.inbound.filled()[..count], &mut first);
-            let run = (kind, 1, Nature::Block);
             self.conversation
                 .send(session, Requests::Given(&first), run)
                 .await?;
@@ -237,7 +245,7 @@ impl Conversing {
         }
         let framer = &mut self.framer;
         self.conversation
-            .send_piecewise(session, framer, kind, is_armed)
+            .send_piecewise(session, framer, run, is_armed)
             .await
     }
 

@@ -10,6 +10,7 @@
 //! `relay`), the wire language (see `protocol`), who may be lent what (see `upstream`).
 
 mod attempt;
+mod calls;
 mod conversation;
 mod end;
 mod frames;
@@ -127,6 +128,14 @@ impl Session {
             }
             Protocol::Tcp(_) => {
                 let end = tcp::serve(&mut self).await;
+                self.finish(end).await;
+            }
+            Protocol::Calls(calls) => {
+                let Some(links) = self.rules.links.calls() else {
+                    unreachable!("an upstream of frames with ids has links of theirs");
+                };
+                let calls = Arc::clone(calls);
+                let end = Box::pin(calls::serve(&mut self, links, calls)).await;
                 self.finish(end).await;
             }
             Protocol::Redis(_) => {

@@ -30,7 +30,7 @@ pub(super) fn answer(reason: RefusalReason) -> (u16, &'static str) {
         R::CrossedAnswer => (502, "The service's connection was not clean."),
         // Frames have no status; what is sent in their place is configured.
         R::FrameTooLong => (413, "The frame is too long."),
-        R::BadFrame => (400, "The frame's length is malformed."),
+        R::BadFrame => (400, "The frame is malformed."),
         R::BadResponse => (502, "The service's answer is not valid HTTP."),
         R::ResponseTimeout => (504, "The service did not answer in time."),
         R::HeadTimeout => (408, "The request's head did not arrive in time."),
@@ -158,7 +158,10 @@ impl From<FrameViolation> for RefusalReason {
     fn from(violation: FrameViolation) -> Self {
         match violation {
             FrameViolation::TooLong => Self::FrameTooLong,
-            FrameViolation::BadLength | FrameViolation::TooManyHeartbeats => Self::BadFrame,
+            FrameViolation::BadLength
+            | FrameViolation::BadId
+            | FrameViolation::BadMagic
+            | FrameViolation::TooManyHeartbeats => Self::BadFrame,
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::checked::{self, Protocol};
 use crate::log::SessionLog;
+use crate::protocol::frames::Framed;
 use crate::protocol::memcached::Memcached;
 use crate::protocol::redis::Redis;
 use crate::relay::shared::Links;
@@ -46,6 +47,8 @@ pub enum SharedLinks {
     Redis(Arc<Links<Redis>>),
     /// Those that speak memcached's protocol.
     Memcached(Arc<Links<Memcached>>),
+    /// Those that speak frames with ids.
+    Calls(Arc<Links<Framed>>),
 }
 
 impl SharedLinks {
@@ -55,6 +58,7 @@ impl SharedLinks {
             (Self::None, Self::None) => true,
             (Self::Redis(one), Self::Redis(other)) => Arc::ptr_eq(one, other),
             (Self::Memcached(one), Self::Memcached(other)) => Arc::ptr_eq(one, other),
+            (Self::Calls(one), Self::Calls(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -67,10 +71,15 @@ impl SharedLinks {
         tasks: &TaskTracker,
     ) -> Self {
         let rules = SharingRules::of(settings);
-        match settings.protocol {
-            Protocol::Redis(_) => Self::Redis(Links::new(Arc::clone(upstream), rules, tasks)),
+        let upstream = Arc::clone(upstream);
+        match &settings.protocol {
+            Protocol::Redis(_) => Self::Redis(Links::new(upstream, Redis, rules, tasks)),
             Protocol::Memcached(_) => {
-                Self::Memcached(Links::new(Arc::clone(upstream), rules, tasks))
+                Self::Memcached(Links::new(upstream, Memcached, rules, tasks))
+            }
+            Protocol::Calls(calls) => {
+                let framed = Framed::new(Arc::clone(calls));
+                Self::Calls(Links::new(upstream, framed, rules, tasks))
             }
             Protocol::Http | Protocol::Tcp(_) | Protocol::Frames(_) => Self::None,
         }
@@ -80,7 +89,7 @@ impl SharedLinks {
     pub(super) fn redis(&self) -> Option<Arc<Links<Redis>>> {
         match self {
             Self::Redis(links) => Some(Arc::clone(links)),
-            Self::None | Self::Memcached(_) => None,
+            Self::None | Self::Memcached(_) | Self::Calls(_) => None,
         }
     }
 
@@ -88,7 +97,15 @@ impl SharedLinks {
     pub(super) fn memcached(&self) -> Option<Arc<Links<Memcached>>> {
         match self {
             Self::Memcached(links) => Some(Arc::clone(links)),
-            Self::None | Self::Redis(_) => None,
+            Self::None | Self::Redis(_) | Self::Calls(_) => None,
+        }
+    }
+
+    /// Those that speak frames with ids.
+    pub(super) fn calls(&self) -> Option<Arc<Links<Framed>>> {
+        match self {
+            Self::Calls(links) => Some(Arc::clone(links)),
+            Self::None | Self::Redis(_) | Self::Memcached(_) => None,
         }
     }
 }

@@ -48,7 +48,12 @@ impl<R: Reason> Default for Reasons<R> {
 impl<R: Reason> Reasons<R> {
     /// Adds one to `reason`.
     pub fn increment(&self, reason: R) {
-        self.counters[reason.index()].increment();
+        self.add(reason, 1);
+    }
+
+    /// Adds `count` to `reason`.
+    pub fn add(&self, reason: R, count: u64) {
+        self.counters[reason.index()].add(count);
     }
 
     /// The number so far for `reason`.

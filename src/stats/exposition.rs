@@ -110,6 +110,7 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     families.tally(&table::EXCHANGES, name, &upstream.exchanges);
     families.tally(&table::RETRIES, name, &upstream.retries);
     families.tally(&table::PINS, name, &upstream.pins);
+    families.tally(&table::MESSAGES_DROPPED, name, &upstream.messages_dropped);
     families.tally(&table::RACES_LOST, name, &upstream.races_lost);
     families.tally(&table::OPENS, name, &upstream.opens);
     families.tally(&table::CONNECTS, name, &upstream.connects);

@@ -192,6 +192,16 @@ reasons! {
 }
 
 reasons! {
+    /// Why a message of a service with ids reached no client.
+    DroppedMessage {
+        Unowned => "unowned": "Its id is that of no request that is under way over its connection.",
+        Late => "late": "It answers a request that was given up after `response_timeout`.",
+        Unasked => "unasked": "The service said it of its own accord.",
+        Answer => "answer": "A client's answer to what a service had asked, which no client was shown.",
+    }
+}
+
+reasons! {
     /// Why millpond refused a client something.
     RefusalReason {
         QueueFull => "queue_full": "`wait_queue` sessions waited already (503).",
@@ -202,7 +212,7 @@ reasons! {
         UpstreamVanished => "upstream_vanished": "The service vanished without an answer (502).",
         CrossedAnswer => "crossed_answer": "Bytes that were meant for somebody else came from the service (502).",
         FrameTooLong => "frame_too_long": "A frame was over `max`.",
-        BadFrame => "bad_frame": "A frame's length is impossible.",
+        BadFrame => "bad_frame": "A frame's length is impossible, or its id or magic is not where it should be.",
         BadResponse => "bad_response": "The service's response broke the protocol's framing (502).",
         ResponseTimeout => "response_timeout": "The service did not answer within `response_timeout` (504).",
         HeadTimeout => "head_timeout": "The request's head was not complete within `head_timeout` (408).",

@@ -5,8 +5,8 @@
 use std::fmt::Write;
 
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, LeaseReason, OpenReason, RaceLost,
-    Reason, RefusalReason, RetryReason, WaitOutcome,
+    ConnectOutcome, DiscardReason, DroppedMessage, ExchangeOutcome, Leak, LeaseReason, OpenReason,
+    RaceLost, Reason, RefusalReason, RetryReason, WaitOutcome,
 };
 use super::{table, termination};
 use crate::close::Side;
@@ -31,6 +31,7 @@ pub fn text() -> String {
     reasons::<RefusalReason>(&mut text, table::REFUSALS.name);
     reasons::<RetryReason>(&mut text, table::RETRIES.name);
     reasons::<LeaseReason>(&mut text, table::PINS.name);
+    reasons::<DroppedMessage>(&mut text, table::MESSAGES_DROPPED.name);
     reasons::<RaceLost>(&mut text, table::RACES_LOST.name);
     reasons::<ExchangeOutcome>(&mut text, table::EXCHANGES.name);
     reasons::<ConnectOutcome>(&mut text, table::CONNECTS.name);

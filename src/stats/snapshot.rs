@@ -113,6 +113,8 @@ pub struct UpstreamSnapshot {
     pub queue_full: u64,
     /// Heartbeats of the service that were dropped, because no client had asked for one.
     pub heartbeats_dropped: u64,
+    /// Why messages of a service with ids reached no client.
+    pub messages_dropped: Tally,
     /// Why requests were sent again or elsewhere.
     pub retries: Tally,
     /// Sessions that needed a connection of their own where connections are shared, by reason.
@@ -330,6 +332,7 @@ impl UpstreamSnapshot {
             lent: stats.lent.read(),
             queue_full: stats.queue_full.read(),
             heartbeats_dropped: stats.heartbeats_dropped.read(),
+            messages_dropped: Tally::of(&stats.messages_dropped),
             retries: Tally::of(&stats.retries),
             pins: Tally::of(&stats.pins),
             races_lost: Tally::of(&stats.races_lost),

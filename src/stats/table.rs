@@ -71,6 +71,8 @@ metrics! {
         "Sessions that needed a connection of their own where connections are shared, by reason.";
     HEARTBEATS_DROPPED = Counter "millpond_heartbeats_dropped_total" ["upstream"] "":
         "Heartbeats of the service that were dropped, because no client had asked for one.";
+    MESSAGES_DROPPED = Counter "millpond_messages_dropped_total" ["upstream", "reason"] "":
+        "Messages of services with ids, and answers to those, that reached nobody, by reason.";
     UPSTREAM_CONNECTIONS = Counter "millpond_upstream_connections_total" ["upstream"] "":
         "Upstream connections opened.";
     UPSTREAM_CONNECTIONS_OPEN = Gauge "millpond_upstream_connections_open" ["upstream"] "":

@@ -18,8 +18,8 @@ use super::counter::{Counter, Reasons};
 use super::histogram::DurationHistogram;
 use super::ledger::Ledger;
 use super::reason::{
-    ConnectOutcome, DiscardReason, ExchangeOutcome, Leak, LeaseReason, OpenReason, RaceLost,
-    RefusalReason, RetryReason, WaitOutcome,
+    ConnectOutcome, DiscardReason, DroppedMessage, ExchangeOutcome, Leak, LeaseReason, OpenReason,
+    RaceLost, RefusalReason, RetryReason, WaitOutcome,
 };
 use super::recorder::Recorder;
 use super::sessions::{Command, SessionRegistry};
@@ -79,6 +79,8 @@ pub struct UpstreamStats {
     pub discards: Reasons<DiscardReason>,
     /// Heartbeats of the service that were dropped, because no client had asked for one.
     pub heartbeats_dropped: Counter,
+    /// Why messages of a service with ids reached no client.
+    pub messages_dropped: Reasons<DroppedMessage>,
     /// Why requests were sent again or elsewhere.
     pub retries: Reasons<RetryReason>,
     /// Why requests that met the end of a reused connection were not sent again.

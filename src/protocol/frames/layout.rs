@@ -62,6 +62,26 @@ pub enum Endian {
     Little,
 }
 
+impl Endian {
+    /// The number that up to 8 bytes stand for, without a sign.
+    pub(super) fn number(self, bytes: &[u8]) -> u64 {
+        let push = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        match self {
+            Self::Big => bytes.iter().fold(0, push),
+            Self::Little => bytes.iter().rev().fold(0, push),
+        }
+    }
+
+    /// Writes a number that fits into up to 8 bytes; of a larger one its low bytes.
+    pub(super) fn write(self, number: u64, bytes: &mut [u8]) {
+        let width = bytes.len();
+        match self {
+            Self::Big => bytes.copy_from_slice(&number.to_be_bytes()[8 - width..]),
+            Self::Little => bytes.copy_from_slice(&number.to_le_bytes()[..width]),
+        }
+    }
+}
+
 /// Some bits of one byte that tell one kind of frame from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -159,12 +179,7 @@ impl LengthField {
     /// end of the field or has no 64 bits is none.
     pub(super) fn read(&self, frame: &[u8]) -> Option<Result<u64, BadLength>> {
         let field = frame.get(self.offset..)?.get(..self.width)?;
-        let push = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
-        let value = match self.endian {
-            Endian::Big => field.iter().fold(0, push),
-            Endian::Little => field.iter().rev().fold(0, push),
-        };
-        let length = self.length_of(value);
+        let length = self.length_of(self.endian.number(field));
         Some(match u64::try_from(length) {
             Ok(length) if length >= self.end() as u64 => Ok(length),
             _ => Err(BadLength),
@@ -219,7 +234,7 @@ impl Mark {
     }
 
     /// `frame_end`: where the longest frame's own bytes end.
-    fn check(&self, frame_end: usize) -> Result<(), MarkFault> {
+    pub(super) fn check(&self, frame_end: usize) -> Result<(), MarkFault> {
         if self.end() > HEAD_BYTES_MAX {
             Err(MarkFault::TooFarIn)
         } else if self.end() > frame_end {

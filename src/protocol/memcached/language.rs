@@ -5,7 +5,7 @@
 use super::kind::{Hidden, Kind};
 use super::reply::ReplyFramer;
 use super::request::{Limits, RequestFramer, Scan};
-use crate::protocol::replies::{Language, Setup};
+use crate::protocol::replies::{Language, Setup, Wordless};
 
 /// The text and meta protocol of memcached.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ impl Language for Memcached {
 
     const RESET: Option<(&'static [u8], &'static [u8])> = None;
 
-    fn replies() -> ReplyFramer {
+    fn replies(&self) -> ReplyFramer {
         ReplyFramer::new()
     }
 
@@ -29,12 +29,13 @@ impl Language for Memcached {
         None
     }
 
-    fn write_refusal(kind: Kind, sentence: &str, out: &mut Vec<u8>) {
+    fn write_refusal(&self, kind: Kind, sentence: &str, out: &mut Vec<u8>) -> Result<(), Wordless> {
         if kind.hidden != Hidden::All {
             out.extend_from_slice(b"SERVER_ERROR millpond: ");
             out.extend_from_slice(sentence.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
+        Ok(())
     }
 
     fn first_request(requests: &[u8]) -> usize {

@@ -6,7 +6,7 @@
 use super::reply::{ReplyFramer, Shape};
 use super::request::{Limits, RequestFramer, Scan};
 use super::short::{Short, inspect};
-use crate::protocol::replies::{Language, Setup};
+use crate::protocol::replies::{Language, Setup, Wordless};
 
 /// The language of Redis and Valkey.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ impl Language for Redis {
     const RESET: Option<(&'static [u8], &'static [u8])> =
         Some((b"*1\r\n$5\r\nRESET\r\n", b"+RESET\r\n"));
 
-    fn replies() -> ReplyFramer {
+    fn replies(&self) -> ReplyFramer {
         ReplyFramer::new()
     }
 
@@ -97,12 +97,18 @@ impl Language for Redis {
         matches!(inspect(reply), Short::Error(_)).then_some(reply)
     }
 
-    fn write_refusal(shape: Shape, sentence: &str, out: &mut Vec<u8>) {
+    fn write_refusal(
+        &self,
+        shape: Shape,
+        sentence: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Wordless> {
         if shape == Shape::Shown {
             out.extend_from_slice(b"-ERR millpond: ");
             out.extend_from_slice(sentence.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
+        Ok(())
     }
 
     fn first_request(requests: &[u8]) -> usize {

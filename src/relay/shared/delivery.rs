@@ -1,35 +1,206 @@
 //! Replies, from the bytes that were read to the mailboxes of whoever is owed them.
 //!
-//! Invariant: a byte of a reply goes to the mailbox that is at the front, or nowhere.
+//! Invariant: a byte of a reply goes to the mailbox whose request is at the front or has its id, or nowhere.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::link::{Kind, Owed};
-use super::mailbox::Mailbox;
-use crate::protocol::replies::{Language, Replies, ReplyThen, ReplyViolation};
+use super::link::{Kind, Run};
+use super::mailbox::{Mailbox, Nature};
+use super::owed::Owed;
+use super::owner::{End, Owner};
+use crate::protocol::replies::{Heartbeat, Language, Replies, ReplyThen, ReplyViolation, Whose};
 use crate::relay::buffer::Buffer;
+use crate::stats::reason::{DiscardReason, DroppedMessage, ExchangeOutcome};
+use crate::sys::clock;
 
 /// What was handed out in one go.
-pub(super) struct Moved<L: Language> {
-    pub(super) bytes: usize,
-    /// What lies in the mailbox now.
-    pub(super) waiting_bytes: usize,
-    pub(super) mailbox: Arc<Mailbox<Kind<L>>>,
+struct Moved {
+    bytes: usize,
+    /// Replies that ended.
+    ended: usize,
+    /// What lies in the mailbox now; `None` where nobody takes it.
+    waiting_bytes: Option<usize>,
 }
 
-/// Hands out replies to whoever is at the front.
-pub(super) fn hand_out<L: Language>(
-    front: &mut Owed<L>,
+impl<L: Language> Owner<L> {
+    /// Hands out what was read, as far as it can be told whose it is.
+    pub(super) fn deliver(&mut self) -> Result<(), End> {
+        let mut answered = 0;
+        let delivered = loop {
+            self.owed.pop_answered();
+            if self.inbound.is_empty() || self.held_up.is_some() {
+                break Ok(());
+            }
+            let moved = match L::BY_ID {
+                true => self.deliver_by_id(&mut answered),
+                false => self.deliver_in_order(&mut answered),
+            };
+            match moved {
+                Err(end) => break Err(end),
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+            }
+        };
+        self.note_answered(answered);
+        delivered
+    }
+
+    /// So many replies, or requests without one, are done.
+    pub(super) fn note_answered(&mut self, answered: usize) {
+        if answered > 0 {
+            self.has_answered = true;
+            self.exchanges += answered as u64;
+            let quiet_at = self.owed.is_empty().then_some(self.moved_at);
+            self.link.answered(answered, quiet_at);
+        }
+    }
+
+    /// How many bytes were moved.
+    fn deliver_in_order(&mut self, answered: &mut usize) -> Result<usize, End> {
+        if let Some(front) = self.owed.in_order.front_mut() {
+            let (replies, inbound) = (&mut self.replies, &mut self.inbound);
+            let (moved, violation) = hand_out::<L>(front, replies, inbound, &mut self.is_midway);
+            *answered += moved.ended;
+            let (asked_at, mailbox) = (front.asked_at, &front.mailbox);
+            let is_full = moved.waiting_bytes > Some(self.mailbox_bytes_max);
+            self.held_up = is_full.then(|| (Arc::clone(mailbox), self.moved_at));
+            self.used_at = self.moved_at;
+            self.count(&moved, asked_at);
+            return violation.map_or(Ok(moved.bytes), |_| Err(End::Violation));
+        }
+        let Some(mailbox) = self.link.streams_to() else {
+            return Err(End::Stray);
+        };
+        let passed = pass_on::<L>(&mailbox, &mut self.replies, &mut self.inbound);
+        let moved = passed.map_err(|_violation| End::Violation)?;
+        let is_full = moved.waiting_bytes > Some(self.mailbox_bytes_max);
+        self.held_up = is_full.then_some((mailbox, self.moved_at));
+        Ok(moved.bytes)
+    }
+
+    /// The same where a reply says by its id whose it is.
+    fn deliver_by_id(&mut self, answered: &mut usize) -> Result<usize, End> {
+        let (replies, inbound) = (&mut self.replies, &mut self.inbound);
+        if !self.is_midway {
+            let whose = replies.whose(inbound.filled());
+            let Some(whose) = whose.map_err(|_violation| End::Violation)? else {
+                return Ok(0);
+            };
+            match whose {
+                Whose::Asked(id) => match self.owed.begin(id) {
+                    Some(owed) => replies.put_back(inbound.filled_mut(), owed.kind),
+                    None => self.count_dropped(DroppedMessage::Unowned),
+                },
+                Whose::Heartbeat(answer) => self.heed_heartbeat(answer),
+                Whose::Unasked { retires } => self.heed_unasked(retires),
+            }
+        }
+        let (replies, inbound) = (&mut self.replies, &mut self.inbound);
+        let Some(owed) = self.owed.current() else {
+            return Ok(self.drop_message());
+        };
+        let (moved, violation) = hand_out::<L>(owed, replies, inbound, &mut self.is_midway);
+        *answered += moved.ended;
+        let asked_at = owed.asked_at;
+        let is_full = moved.waiting_bytes > Some(self.mailbox_bytes_max);
+        self.held_up = is_full.then(|| (Arc::clone(&owed.mailbox), self.moved_at));
+        if moved.waiting_bytes.is_some() {
+            self.used_at = self.moved_at;
+        }
+        if moved.ended > 0 && !self.owed.end_current() {
+            self.count_dropped(DroppedMessage::Late);
+        }
+        self.count(&moved, asked_at);
+        violation.map_or(Ok(moved.bytes), |_| Err(End::Violation))
+    }
+
+    /// Reads past what is nobody's.
+    fn drop_message(&mut self) -> usize {
+        let Ok(frame) = self.replies.frame_unasked(self.inbound.filled()) else {
+            return 0;
+        };
+        self.inbound.consume(frame.taken);
+        self.is_midway = frame.then == ReplyThen::More;
+        frame.taken
+    }
+
+    /// A heartbeat of the service's is dropped, and answered where that was asked for.
+    fn heed_heartbeat(&mut self, answer: Option<Heartbeat<Kind<L>>>) {
+        self.terms.upstream.stats().heartbeats_dropped.add(1);
+        if let Some(Heartbeat { message, kind }) = answer {
+            let (own, now) = (self.owed.own(), self.moved_at);
+            // Where there is no room for it, the service has enough to read that shows that we live.
+            let _ = self.link.send_on(own, &message, kind, now);
+        }
+    }
+
+    /// What else a service says of its own accord is dropped.
+    fn heed_unasked(&mut self, retires: bool) {
+        self.count_dropped(DroppedMessage::Unasked);
+        if retires {
+            self.link.close(DiscardReason::ServiceClose);
+        }
+    }
+
+    fn count_dropped(&self, why: DroppedMessage) {
+        let stats = self.terms.upstream.stats();
+        stats.messages_dropped.increment(why);
+    }
+
+    /// Counts the replies that somebody takes.
+    fn count(&self, moved: &Moved, asked_at: Instant) {
+        if moved.ended > 0 && moved.waiting_bytes.is_some() {
+            let stats = self.terms.upstream.stats();
+            let duration = self.moved_at.saturating_duration_since(asked_at);
+            stats
+                .exchanges
+                .add(ExchangeOutcome::Completed, moved.ended as u64);
+            (0..moved.ended).for_each(|_| stats.exchange_duration.observe(duration));
+        }
+    }
+
+    /// Requests that have no reply are done once they are written.
+    pub(super) fn finish_unanswered(&mut self) {
+        let mut done = 0;
+        while let Some(owed) = self.owed.take_done(self.writing.written_bytes) {
+            owed.mailbox.tell_done();
+            let stats = self.terms.upstream.stats();
+            stats.exchanges.increment(ExchangeOutcome::Completed);
+            done += 1;
+        }
+        self.note_answered(done);
+    }
+
+    /// Sends a heartbeat of millpond's own, whose reply is nobody's.
+    pub(super) fn send_heartbeat(&mut self) {
+        let Some((heartbeat, _)) = self.terms.language.heartbeat() else {
+            return;
+        };
+        let run = Run {
+            kind: heartbeat.kind,
+            replies: 1,
+            nature: Nature::Each,
+        };
+        let own = self.owed.own();
+        // A link that takes nothing is about to end.
+        let _ = self.link.send(own, &heartbeat.message, run, clock::now());
+    }
+}
+
+/// Hands out replies to whoever asked for them; all that was handed out, and what was wrong behind that.
+fn hand_out<L: Language>(
+    owed: &mut Owed<L>,
     replies: &mut L::Replies,
     inbound: &mut Buffer,
     is_midway: &mut bool,
-) -> Result<Moved<L>, ReplyViolation> {
+) -> (Moved, Option<ReplyViolation>) {
     let bytes = inbound.filled();
-    let (mut taken, mut shown_from, mut ended) = (0, 0, 0);
-    let mut waiting_bytes = 0;
+    let (mut taken, mut shown_from, mut ended, mut told) = (0, 0, 0, 0);
+    let mut waiting_bytes = None;
     let mut violation = None;
-    while front.replies > 0 && taken < bytes.len() {
-        let frame = match replies.frame(front.kind, &bytes[taken..]) {
+    while owed.replies > 0 && taken < bytes.len() {
+        let frame = match replies.frame(owed.kind, &bytes[taken..]) {
             Ok(frame) => frame,
             Err(found) => {
                 violation = Some(found);
@@ -41,39 +212,37 @@ pub(super) fn hand_out<L: Language>(
         }
         if !frame.shown {
             let run = &bytes[shown_from..taken];
-            waiting_bytes = front.mailbox.put(run, std::mem::take(&mut ended), false);
+            waiting_bytes = owed.mailbox.put(run, ended - told, false);
+            told = ended;
             shown_from = taken + frame.taken;
         }
         taken += frame.taken;
         *is_midway = frame.then == ReplyThen::More;
         if frame.then == ReplyThen::End {
-            front.replies -= 1;
-            front.answered += 1;
+            owed.replies -= 1;
+            owed.answered += 1;
             ended += 1;
         }
     }
     let run = &bytes[shown_from..taken];
-    if !run.is_empty() || ended > 0 {
-        waiting_bytes = front.mailbox.put(run, ended, *is_midway);
+    if !run.is_empty() || ended > told {
+        waiting_bytes = owed.mailbox.put(run, ended - told, *is_midway);
     }
-    let mailbox = Arc::clone(&front.mailbox);
     inbound.consume(taken);
-    match violation {
-        Some(violation) => Err(violation),
-        None => Ok(Moved {
-            bytes: taken,
-            waiting_bytes,
-            mailbox,
-        }),
-    }
+    let moved = Moved {
+        bytes: taken,
+        ended,
+        waiting_bytes,
+    };
+    (moved, violation)
 }
 
 /// Passes on what a service says unasked to the one session that it is pinned to.
-pub(super) fn pass_on<L: Language>(
-    mailbox: Arc<Mailbox<Kind<L>>>,
+fn pass_on<L: Language>(
+    mailbox: &Mailbox<Kind<L>>,
     replies: &mut L::Replies,
     inbound: &mut Buffer,
-) -> Result<Moved<L>, ReplyViolation> {
+) -> Result<Moved, ReplyViolation> {
     let bytes = inbound.filled();
     let (mut taken, mut is_midway) = (0, false);
     while taken < bytes.len() {
@@ -88,7 +257,7 @@ pub(super) fn pass_on<L: Language>(
     inbound.consume(taken);
     Ok(Moved {
         bytes: taken,
+        ended: 0,
         waiting_bytes,
-        mailbox,
     })
 }

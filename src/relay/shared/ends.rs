@@ -5,54 +5,62 @@
 //!
 //! Invariant: every request that was taken over is answered or given back, in order.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::link::{Left, Owed};
-use super::mailbox::{Batch, Nature, Returned};
+use super::link::{Left, Run};
+use super::mailbox::{Batch, Lost, Nature, Returned};
+use super::owed::Owed;
 use super::owner::{End, Owner};
 use crate::pool::Seen;
 use crate::protocol::replies::Language;
 use crate::relay::delivery::Delivery;
 use crate::relay::proof::{self, Found};
 use crate::stats::reason::{DiscardReason, RaceLost, RetryReason};
-use crate::stats::tree::UpstreamStats;
 use crate::sys::clock;
 use crate::upstream::Retry;
 
 impl<L: Language> Owner<L> {
     /// Ends the connection, or gives it back, and gives every session back what it was owed.
-    pub(super) async fn finish(mut self, end: End, retry: Retry, stats: &UpstreamStats) {
+    pub(super) async fn finish(mut self, end: End, retry: Retry) {
         let is_clean = end == End::GivenBack(Left::Nothing) && self.inbound.is_empty();
         let gathered = self.link.end();
+        let terms = Arc::clone(&self.terms);
+        let (stats, language) = (terms.upstream.stats(), &terms.language);
         if is_clean {
+            let from = self.owed.taken_bytes;
+            let owed = self.owed.into_order(gathered.owed, false);
             self.lease.release_after(self.exchanges, clock::now());
-            let requests = Requests::from(0, &gathered.requests);
-            give_back::<L>(gathered.owed.into(), requests, Executed::UpTo(0));
+            let requests = Requests::from(from, &gathered.requests);
+            let executed = Executed::UpTo(from);
+            give_back(language, owed, requests, (executed, Lost::Died));
             return;
         }
+        let lost = match end {
+            End::Silent => Lost::Silent,
+            _ => Lost::Died,
+        };
         let (reason, mut seen) = self.verdict(end);
         let mut executed = Executed::UpTo(self.writing.written_bytes);
         if reason == DiscardReason::LostRace {
-            let delivery = self.find_out(retry).await;
-            seen = delivery.seen.unwrap_or(seen);
-            let written: usize = self.owed.iter().map(|it| it.replies).sum();
-            match delivery.delivery {
-                Delivery::Undelivered => {
+            let found = self.find_out(retry).await;
+            seen = found.as_ref().ok().and_then(|it| it.seen).unwrap_or(seen);
+            let lost = match found.map(|it| it.delivery) {
+                Ok(Delivery::Undelivered) => {
                     executed = Executed::Proven(self.writing.written_bytes - self.busy_bytes());
+                    None
                 }
-                undecided => {
-                    let lost = RaceLost::of(undecided);
-                    (0..written).for_each(|_| stats.races_lost.increment(lost));
-                }
+                Ok(undecided) => Some(RaceLost::of(undecided)),
+                Err(lost) => Some(lost),
+            };
+            if let Some(lost) = lost {
+                stats.races_lost.add(lost, self.owed.replies() as u64);
             }
         }
         if let (Retry::Idempotent, Executed::UpTo(bytes), false) = (retry, executed, self.is_midway)
         {
             executed = Executed::ReadOnlyUpTo(bytes);
         }
-        let touched = self.owed.iter().map(|it| Arc::as_ptr(&it.mailbox));
-        let sessions_touched = touched.collect::<HashSet<_>>().len();
+        let sessions_touched = self.owed.sessions();
         let undelivered_bytes = self.inbound.filled().len() as u64;
         let connection = self.lease.connection_mut();
         connection.sessions_touched = sessions_touched;
@@ -62,27 +70,29 @@ impl<L: Language> Owner<L> {
         connection.dropped_bytes += undelivered_bytes;
         self.lease.discard(reason, seen);
         let mut requests = self.writing.requests;
-        let from = self.taken_bytes - requests.len() as u64;
+        let from = self.owed.taken_bytes - requests.len() as u64;
         requests.extend_from_slice(&gathered.requests);
-        let mut owed = self.owed;
-        owed.extend(gathered.owed);
-        give_back::<L>(owed, Requests::from(from, &requests), executed);
+        let owed = self.owed.into_order(gathered.owed, self.is_midway);
+        let requests = Requests::from(from, &requests);
+        give_back(language, owed, requests, (executed, lost));
     }
 
     /// Whether the service had what was written since nothing was owed.
-    async fn find_out(&mut self, retry: Retry) -> Found {
-        let request_bytes = self.busy_bytes();
-        if retry == Retry::Off || !self.is_provable() {
-            return Found {
-                delivery: Delivery::Undecided,
-                seen: None,
-                dropped_bytes: 0,
-            };
+    async fn find_out(&mut self, retry: Retry) -> Result<Found, RaceLost> {
+        if retry == Retry::Off {
+            return Err(RaceLost::Off);
         }
+        if !self.terms.language.is_provable() {
+            return Err(RaceLost::Oneway);
+        }
+        if !self.is_provable() {
+            return Err(RaceLost::TooLarge);
+        }
+        let request_bytes = self.busy_bytes();
         let service = &mut self.lease.connection_mut().transport;
         let found = Box::pin(proof::find_out(service, request_bytes)).await;
         self.lease.connection_mut().dropped_bytes += found.dropped_bytes;
-        found
+        Ok(found)
     }
 
     /// Why the connection goes, and what was seen of it.
@@ -137,10 +147,6 @@ impl<'r> Requests<'r> {
         Self { from, bytes }
     }
 
-    fn end(self) -> u64 {
-        self.from + self.bytes.len() as u64
-    }
-
     /// So many from the place `at`, if they are still held.
     fn get(self, at: u64, count: usize) -> Option<&'r [u8]> {
         let start = usize::try_from(at.checked_sub(self.from)?).ok()?;
@@ -148,22 +154,31 @@ impl<'r> Requests<'r> {
     }
 }
 
-/// Gives requests back to their sessions. `owed` ends where `requests` do.
-fn give_back<L: Language>(owed: VecDeque<Owed<L>>, requests: Requests<'_>, executed: Executed) {
-    let all: u64 = owed.iter().map(|it| it.request_bytes as u64).sum();
-    let mut at = requests.end() - all;
-    for owed in owed {
-        let until = at + owed.request_bytes as u64;
-        if owed.replies > 0 {
+/// Gives requests back to their sessions.
+fn give_back<L: Language>(
+    language: &L,
+    all: Vec<Owed<L>>,
+    requests: Requests<'_>,
+    end: (Executed, Lost),
+) {
+    for owed in all {
+        let at = owed.ends_at - owed.request_bytes as u64;
+        if owed.is_cut {
+            owed.mailbox.give_back(Returned::Cut(owed.replies));
+        } else if owed.replies > 0 {
             let held = requests.get(at, owed.request_bytes);
-            give_back_run::<L>(&owed, held, at, executed);
+            give_back_run(language, &owed, held, (at, end));
         }
-        at = until;
     }
 }
 
 /// Gives back the requests of one run, of which the first bytes stand at the place `at`.
-fn give_back_run<L: Language>(owed: &Owed<L>, held: Option<&[u8]>, at: u64, executed: Executed) {
+fn give_back_run<L: Language>(
+    language: &L,
+    owed: &Owed<L>,
+    held: Option<&[u8]>,
+    (at, (executed, why)): (u64, (Executed, Lost)),
+) {
     let (mut executed_bytes, mut retry) = match executed {
         Executed::UpTo(bytes) | Executed::ReadOnlyUpTo(bytes) => (bytes, RetryReason::Unsent),
         Executed::Proven(bytes) => (bytes, RetryReason::Proven),
@@ -172,15 +187,16 @@ fn give_back_run<L: Language>(owed: &Owed<L>, held: Option<&[u8]>, at: u64, exec
     if may_repeat && owed.nature == Nature::ReadOnly && at < executed_bytes {
         (executed_bytes, retry) = (0, RetryReason::Idempotent);
     }
-    let lost = |replies| Returned::Lost(owed.kind, replies);
+    let lost = |replies| Returned::Lost(owed.kind, replies, why);
     let unsent = |requests: &[u8], replies| {
-        let batch = Batch {
-            requests: requests.to_vec(),
+        let mut requests = requests.to_vec();
+        language.put_back(&mut requests, owed.kind);
+        let run = Run {
             kind: owed.kind,
             replies,
             nature: owed.nature,
         };
-        Returned::Unsent(batch, retry)
+        Returned::Unsent(Batch { requests, run }, retry)
     };
     match held {
         Some(requests) if at >= executed_bytes && owed.answered == 0 => {
@@ -244,7 +260,20 @@ mod tests {
             answered,
             nature: Nature::Each,
             request_bytes: count * GET.len(),
+            ends_at: 0,
+            asked_at: clock::now(),
+            is_cut: false,
         }
+    }
+
+    /// Says where the requests end, the first of which begins at the place `from`.
+    fn placed(owed: Vec<Owed<Redis>>, mut from: u64) -> Vec<Owed<Redis>> {
+        let place = |mut it: Owed<Redis>| {
+            from += it.request_bytes as u64;
+            it.ends_at = from;
+            it
+        };
+        owed.into_iter().map(place).collect()
     }
 
     /// What comes back of `owed`, whose requests begin at the place `from` and of which `held` bytes are
@@ -256,17 +285,26 @@ mod tests {
         executed: Executed,
     ) -> (usize, usize, Vec<u8>) {
         let bytes = GET.repeat(held);
-        give_back::<Redis>(owed.into(), Requests::from(from, &bytes), executed);
+        let all: usize = owed.iter().map(|it| it.request_bytes).sum();
+        let begin = from + bytes.len() as u64 - all as u64;
+        let requests = Requests::from(from, &bytes);
+        give_back(
+            &Redis,
+            placed(owed, begin),
+            requests,
+            (executed, Lost::Died),
+        );
         let taken = mailbox.take(&mut Vec::new());
         let mut sum = (0, 0, Vec::new());
         for returned in taken.returned {
             match returned {
-                Returned::Lost(_, replies) => {
+                Returned::Cut(_) => unreachable!("no reply had begun"),
+                Returned::Lost(_, replies, _) => {
                     assert_eq!(sum.1, 0, "what may have been executed comes first");
                     sum.0 += replies;
                 }
                 Returned::Unsent(batch, _) => {
-                    sum.1 += batch.replies;
+                    sum.1 += batch.run.replies;
                     sum.2.extend(batch.requests);
                 }
             }
@@ -332,14 +370,16 @@ mod tests {
                 ..run(&mailbox, 2, 0)
             };
             let requests = Requests::from(0, &block);
-            give_back::<Redis>(vec![owed].into(), requests, Executed::UpTo(written));
+            let executed = (Executed::UpTo(written), Lost::Died);
+            give_back(&Redis, placed(vec![owed], 0), requests, executed);
             let taken = mailbox.take(&mut Vec::new());
             let found = taken
                 .returned
                 .iter()
                 .fold((0, 0), |(lost, unsent), it| match it {
-                    Returned::Lost(_, replies) => (lost + replies, unsent),
-                    Returned::Unsent(batch, _) => (lost, unsent + batch.replies),
+                    Returned::Lost(_, replies, _) => (lost + replies, unsent),
+                    Returned::Unsent(batch, _) => (lost, unsent + batch.run.replies),
+                    Returned::Cut(_) => unreachable!("no reply had begun"),
                 });
             assert_eq!(found, expected, "{written} written");
         }

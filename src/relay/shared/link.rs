@@ -21,6 +21,7 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 
 use super::mailbox::{Mailbox, Nature};
+use super::owed::Owed;
 use crate::pool::{Connection, EndpointId, PoolKey};
 use crate::protocol::replies::{Language, Replies};
 use crate::stats::reason::DiscardReason;
@@ -49,6 +50,7 @@ pub struct Link<L: Language> {
     state: Mutex<State<L>>,
     owner: AtomicWaker,
     owed_replies: AtomicUsize,
+    owed_replies_max: usize,
 }
 
 #[derive(Debug)]
@@ -67,20 +69,6 @@ struct State<L: Language> {
 pub(super) struct Gathered<L: Language> {
     pub(super) requests: Vec<u8>,
     pub(super) owed: Vec<Owed<L>>,
-}
-
-/// Replies owed to one session, in a row.
-#[derive(Debug)]
-pub(super) struct Owed<L: Language> {
-    pub(super) mailbox: Arc<Mailbox<Kind<L>>>,
-    pub(super) kind: Kind<L>,
-    /// Those that have not come yet.
-    pub(super) replies: usize,
-    /// Those that have.
-    pub(super) answered: usize,
-    pub(super) nature: Nature,
-    /// The bytes of their requests.
-    pub(super) request_bytes: usize,
 }
 
 /// Whom a link serves.
@@ -126,6 +114,17 @@ pub enum Left {
     Everything,
 }
 
+/// What is known of requests in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run<K> {
+    /// What they say about their replies.
+    pub kind: K,
+    /// How many replies they have.
+    pub replies: usize,
+    /// How they belong together, and what they may do.
+    pub nature: Nature,
+}
+
 /// Why a request was not taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
@@ -136,7 +135,13 @@ pub enum NotSent {
 }
 
 impl<L: Language> Link<L> {
-    pub(super) fn new(connection: &Connection, purpose: Purpose<L>, now: Instant) -> Self {
+    /// `ids_max`: how many replies can be told apart.
+    pub(super) fn new(
+        connection: &Connection,
+        purpose: Purpose<L>,
+        ids_max: usize,
+        now: Instant,
+    ) -> Self {
         Self {
             id: connection.id,
             key: connection.key,
@@ -152,6 +157,7 @@ impl<L: Language> Link<L> {
             }),
             owner: AtomicWaker::new(),
             owed_replies: AtomicUsize::new(0),
+            owed_replies_max: ids_max.min(OWED_REPLIES_MAX),
         }
     }
 
@@ -163,31 +169,22 @@ impl<L: Language> Link<L> {
         &self,
         mailbox: &Arc<Mailbox<Kind<L>>>,
         requests: &[u8],
-        (kind, replies, nature): (Kind<L>, usize, Nature),
+        run: Run<Kind<L>>,
+        now: Instant,
     ) -> Result<(), NotSent> {
         let mut state = self.lock();
         if state.standing != Standing::Open {
             return Err(NotSent::Closed);
         }
-        let is_full = self.owed_replies() >= OWED_REPLIES_MAX
+        let is_full = self.owed_replies() >= self.owed_replies_max
             || state.gathered.requests.len() >= REQUESTS_BYTES_MAX;
         if is_full {
             state.wait_for_room(mailbox);
             return Err(NotSent::Full);
         }
-        self.owed_replies.fetch_add(replies, Ordering::Relaxed);
+        self.owed_replies.fetch_add(run.replies, Ordering::Relaxed);
         state.quiet_since = None;
-        let gathered = &mut state.gathered;
-        let is_first = gathered.requests.is_empty();
-        gathered.requests.extend_from_slice(requests);
-        gathered.owed.push(Owed {
-            mailbox: Arc::clone(mailbox),
-            kind,
-            replies,
-            answered: 0,
-            nature,
-            request_bytes: requests.len(),
-        });
+        let is_first = state.gathered.add(mailbox, requests, run, now);
         drop(state);
         if is_first {
             self.owner.wake();
@@ -205,6 +202,7 @@ impl<L: Language> Link<L> {
         mailbox: &Arc<Mailbox<Kind<L>>>,
         bytes: &[u8],
         kind: Kind<L>,
+        now: Instant,
     ) -> Result<(), NotSent> {
         let mut state = self.lock();
         if state.standing != Standing::Open {
@@ -214,16 +212,12 @@ impl<L: Language> Link<L> {
             state.wait_for_room(mailbox);
             return Err(NotSent::Full);
         }
-        let is_first = state.gathered.requests.is_empty();
-        state.gathered.requests.extend_from_slice(bytes);
-        state.gathered.owed.push(Owed {
-            mailbox: Arc::clone(mailbox),
+        let run = Run {
             kind,
             replies: 0,
-            answered: 0,
             nature: Nature::Each,
-            request_bytes: bytes.len(),
-        });
+        };
+        let is_first = state.gathered.add(mailbox, bytes, run, now);
         drop(state);
         if is_first {
             self.owner.wake();
@@ -244,6 +238,11 @@ impl<L: Language> Link<L> {
     /// Whether it takes requests over.
     pub fn is_open(&self) -> bool {
         self.lock().standing == Standing::Open
+    }
+
+    /// Whether it is no more, so that nothing comes over it.
+    pub fn has_ended(&self) -> bool {
+        self.lock().standing == Standing::Ended
     }
 
     /// Since when nothing is owed.
@@ -294,7 +293,8 @@ impl<L: Language> Link<L> {
     /// So many replies are owed no more. `quiet_at`: nothing that the owner knows of is.
     pub(super) fn answered(&self, replies: usize, quiet_at: Option<Instant>) {
         let before = self.owed_replies.fetch_sub(replies, Ordering::Relaxed);
-        let has_room_again = before >= OWED_REPLIES_MAX && before - replies < OWED_REPLIES_MAX;
+        let max = self.owed_replies_max;
+        let has_room_again = before >= max && before - replies < max;
         if quiet_at.is_none() && !has_room_again {
             return;
         }
@@ -353,6 +353,32 @@ impl<L: Language> State<L> {
         if !self.waiting.iter().any(|it| Arc::ptr_eq(it, mailbox)) {
             self.waiting.push(Arc::clone(mailbox));
         }
+    }
+}
+
+impl<L: Language> Gathered<L> {
+    /// Whether nothing had gathered before.
+    fn add(
+        &mut self,
+        mailbox: &Arc<Mailbox<Kind<L>>>,
+        requests: &[u8],
+        run: Run<Kind<L>>,
+        now: Instant,
+    ) -> bool {
+        let is_first = self.requests.is_empty();
+        self.requests.extend_from_slice(requests);
+        self.owed.push(Owed {
+            mailbox: Arc::clone(mailbox),
+            kind: run.kind,
+            replies: run.replies,
+            answered: 0,
+            nature: run.nature,
+            request_bytes: requests.len(),
+            ends_at: 0,
+            asked_at: now,
+            is_cut: false,
+        });
+        is_first
     }
 }
 

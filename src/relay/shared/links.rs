@@ -24,7 +24,7 @@ use super::link::{Kind, Left, Link, Purpose};
 use super::mailbox::Mailbox;
 use super::owner::{End, Owner};
 use super::setup::Unprepared;
-use super::timing::Timing;
+use super::terms::Terms;
 use crate::pool::{EndpointId, Lease, PoolKey};
 use crate::protocol::replies::Language;
 use crate::stats::reason::DiscardReason;
@@ -34,9 +34,8 @@ use crate::upstream::{AcquireError, Acquired, Retry, Sharer, SharingRules, Upstr
 /// The connections of one upstream that have a task of their own.
 #[derive(Debug)]
 pub struct Links<L: Language> {
-    upstream: Arc<Upstream>,
+    terms: Arc<Terms<L>>,
     tasks: TaskTracker,
-    timing: Arc<Timing>,
     state: Mutex<State<L>>,
     identities: Mutex<HashMap<L::Identity, Arc<Known<L>>>>,
     next_key: AtomicU32,
@@ -111,13 +110,15 @@ const IDENTITIES_MAX: usize = 1024;
 
 impl<L: Language> Links<L> {
     /// The links of an upstream that has none yet. `tasks` are waited for when millpond stops.
-    pub fn new(upstream: Arc<Upstream>, rules: SharingRules, tasks: &TaskTracker) -> Arc<Self> {
-        let timing = Arc::<Timing>::default();
-        timing.apply(&rules);
+    pub fn new(
+        upstream: Arc<Upstream>,
+        language: L,
+        rules: SharingRules,
+        tasks: &TaskTracker,
+    ) -> Arc<Self> {
         let links = Arc::new(Self {
-            upstream,
+            terms: Arc::new(Terms::new(language, upstream, &rules)),
             tasks: tasks.clone(),
-            timing,
             state: Mutex::new(State {
                 open: Vec::new(),
                 opening: Vec::new(),
@@ -132,19 +133,24 @@ impl<L: Language> Links<L> {
             long_pins: Arc::new(Semaphore::new(rules.long_leases * rules.endpoints)),
         });
         links
-            .upstream
+            .upstream()
             .shares_through(Arc::downgrade(&links) as Weak<dyn Sharer>);
         links
     }
 
     /// The upstream whose connections they are.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+        &self.terms.upstream
+    }
+
+    /// What is said on them.
+    pub fn language(&self) -> &L {
+        &self.terms.language
     }
 
     /// How long the service may be silent that owes something.
     pub fn response_timeout(&self) -> Duration {
-        self.timing.response_timeout()
+        self.terms.timing.response_timeout()
     }
 
     /// Whether there is one shared connection at most, so that none needs to be chosen.
@@ -273,7 +279,7 @@ impl<L: Language> Links<L> {
             key: known.key,
             fresh: false,
         };
-        let mut lease = match self.upstream.acquire(want, clock::now()) {
+        let mut lease = match self.terms.upstream.acquire(want, clock::now()) {
             Ok(Acquired::Lease(lease)) => lease,
             Ok(Acquired::Wait(wait)) => wait.await.map_err(NotOpened::NotLent)?,
             Err(error) => return Err(NotOpened::NotLent(error)),
@@ -291,8 +297,9 @@ impl<L: Language> Links<L> {
         is_proof: bool,
     ) -> Result<Owner<L>, NotOpened> {
         let is_prepared = lease.connection().is_prepared;
-        let link = Arc::new(Link::new(lease.connection(), purpose, clock::now()));
-        let owner = Owner::new(lease, link, Arc::clone(&self.timing));
+        let ids_max = self.terms.language.ids_max();
+        let link = Link::new(lease.connection(), purpose, ids_max, clock::now());
+        let owner = Owner::new(lease, Arc::new(link), Arc::clone(&self.terms));
         match is_prepared && !is_proof {
             true => Ok(owner),
             false => self.prepared(owner, known).await,
@@ -308,7 +315,7 @@ impl<L: Language> Links<L> {
             }
             Err((end, unprepared)) => {
                 known.disprove();
-                owner.finish(end, Retry::Off, self.upstream.stats()).await;
+                owner.finish(end, Retry::Off).await;
                 Err(match unprepared {
                     Unprepared::Refused(reply) => NotOpened::Refused(reply),
                     Unprepared::Died => NotOpened::Died,
@@ -329,7 +336,7 @@ impl<L: Language> Links<L> {
             state.open.retain(|it| !Arc::ptr_eq(it, &link));
             state.rules.retry
         };
-        owner.finish(end, retry, self.upstream.stats()).await;
+        owner.finish(end, retry).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -412,7 +419,7 @@ impl<L: Language> Sharer for Links<L> {
     }
 
     fn apply(&self, rules: &SharingRules, endpoints: &[EndpointId]) {
-        self.timing.apply(rules);
+        self.terms.timing.apply(rules);
         let mut state = self.lock();
         state.open.retain(|link| {
             let is_in_force = endpoints.contains(&link.endpoint);

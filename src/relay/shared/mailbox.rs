@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 
 use futures_util::task::AtomicWaker;
 
+use super::link::Run;
 use crate::stats::reason::RetryReason;
 
 /// Where the replies to one session arrive. `K`: what a request says about its reply.
@@ -52,7 +53,18 @@ pub enum Returned<K> {
     /// They may be sent elsewhere, for this reason.
     Unsent(Batch<K>, RetryReason),
     /// So many were written: nobody knows what became of them.
-    Lost(K, usize),
+    Lost(K, usize, Lost),
+    /// So many too, of the first of which the reply had begun.
+    Cut(usize),
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The service ended the connection.
+    Died,
+    /// It said nothing for `response_timeout`.
+    Silent,
 }
 
 /// Requests of one session in a row, whose replies are alike.
@@ -60,12 +72,8 @@ pub enum Returned<K> {
 pub struct Batch<K> {
     /// The whole requests.
     pub requests: Vec<u8>,
-    /// What they say about their replies.
-    pub kind: K,
-    /// How many replies they have.
-    pub replies: usize,
-    /// How they belong together, and what they may do.
-    pub nature: Nature,
+    /// What is known of them.
+    pub run: Run<K>,
 }
 
 /// What is known of requests that are handed over together.
@@ -77,6 +85,8 @@ pub enum Nature {
     ReadOnly,
     /// They only make sense together.
     Block,
+    /// It has no reply: it is done once it is written.
+    Unanswered,
 }
 
 impl Nature {
@@ -125,19 +135,26 @@ impl<K> Default for Mailbox<K> {
 }
 
 impl<K> Mailbox<K> {
-    /// Puts in bytes of a reply, in which so many end. How many bytes lie here now; 0 where nobody takes
+    /// Puts in bytes of a reply, in which so many end. How many bytes lie here now; `None` where nobody takes
     /// them.
-    pub(super) fn put(&self, bytes: &[u8], replies: usize, is_midway: bool) -> usize {
+    pub(super) fn put(&self, bytes: &[u8], replies: usize, is_midway: bool) -> Option<usize> {
         let mut post = self.lock();
         post.replies += replies;
         post.is_midway = is_midway;
-        if post.standing == Standing::Taking {
+        let is_taken = post.standing == Standing::Taking;
+        if is_taken {
             post.bytes.extend_from_slice(bytes);
         }
         let waiting_bytes = post.bytes.len();
         drop(post);
         self.session.wake();
-        waiting_bytes
+        is_taken.then_some(waiting_bytes)
+    }
+
+    /// Says that a request without a reply is done.
+    pub(super) fn tell_done(&self) {
+        self.lock().replies += 1;
+        self.session.wake();
     }
 
     /// Has `owner` told when the session takes what is here. False where nothing is: it need not wait.
@@ -248,13 +265,13 @@ mod tests {
     #[test]
     fn what_is_put_in_is_taken_once_and_in_order() {
         let mailbox = Mailbox::default();
-        assert_eq!(mailbox.put(b"+OK\r\n$3", 1, true), 7);
+        assert_eq!(mailbox.put(b"+OK\r\n$3", 1, true), Some(7));
         mailbox.put(b"\r\nabc\r\n", 1, false);
-        mailbox.give_back(Returned::Lost(7, 1));
+        mailbox.give_back(Returned::Lost(7, 1, Lost::Died));
         let (bytes, taken) = take(&mailbox);
         assert_eq!(bytes, b"+OK\r\n$3\r\nabc\r\n");
         assert_eq!((taken.replies, taken.is_midway), (2, false));
-        assert_eq!(taken.returned, [Returned::Lost(7, 1)]);
+        assert_eq!(taken.returned, [Returned::Lost(7, 1, Lost::Died)]);
         let (bytes, taken) = take(&mailbox);
         assert!(bytes.is_empty() && taken.replies == 0 && taken.returned.is_empty());
     }
@@ -265,8 +282,8 @@ mod tests {
             let mailbox = Mailbox::default();
             mailbox.put(b"before", 1, false);
             end(&mailbox);
-            assert_eq!(mailbox.put(b"after", 1, false), 0);
-            mailbox.give_back(Returned::Lost(1, 1));
+            assert_eq!(mailbox.put(b"after", 1, false), None);
+            mailbox.give_back(Returned::Lost(1, 1, Lost::Died));
             let (bytes, taken) = take(&mailbox);
             assert!(bytes.is_empty() && taken.returned.is_empty());
             assert_ne!(taken.standing, Standing::Taking);

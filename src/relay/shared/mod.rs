@@ -10,12 +10,14 @@ mod ends;
 mod link;
 mod links;
 mod mailbox;
+mod owed;
 mod owner;
 mod pin;
 mod setup;
+mod terms;
 mod timing;
 
-pub use link::{Kind, Left, Link, NotSent};
+pub use link::{Kind, Left, Link, NotSent, Run};
 pub use links::{Found, Known, Links, NotOpened, Opened};
-pub use mailbox::{Batch, Mailbox, Nature, Returned, Standing, Taken};
+pub use mailbox::{Batch, Lost, Mailbox, Nature, Returned, Standing, Taken};
 pub use pin::{Patience, Pin, Pinning};

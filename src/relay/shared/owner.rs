@@ -5,9 +5,8 @@
 //! slot behind. Not here: which requests may come (see `session`), and what is told when they come to
 //! nothing.
 //!
-//! Invariant: a byte of a reply goes to the mailbox whose request is at the front, or nowhere.
+//! Invariant: what was handed over is written in that order, and is answered or given back.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -15,10 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::delivery::{Moved, hand_out, pass_on};
-use super::link::{Kind, Left, Link, Owed, Standing};
+use super::link::{Kind, Left, Link, Standing};
 use super::mailbox::Mailbox;
-use super::timing::Timing;
+use super::owed::OwedReplies;
+use super::terms::Terms;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look};
 use crate::protocol::replies::Language;
@@ -42,14 +41,12 @@ const DEFERRED_ROUNDS_MAX: u8 = 4;
 pub(super) struct Owner<L: Language> {
     pub(super) lease: Lease,
     pub(super) link: Arc<Link<L>>,
-    timing: Arc<Timing>,
+    pub(super) terms: Arc<Terms<L>>,
     pub(super) replies: L::Replies,
     pub(super) inbound: Buffer,
     pub(super) writing: Writing,
-    pub(super) owed: VecDeque<Owed<L>>,
-    /// Bytes of the requests of all that was ever owed.
-    pub(super) taken_bytes: u64,
-    /// The reply at the front has begun.
+    pub(super) owed: OwedReplies<L>,
+    /// The message that is being read goes on.
     pub(super) is_midway: bool,
     /// The last write failed so.
     write_broken: Option<io::ErrorKind>,
@@ -60,14 +57,18 @@ pub(super) struct Owner<L: Language> {
     /// What was written before nothing was owed last.
     quiet_written_bytes: u64,
     /// A reply has come since then.
-    has_answered: bool,
+    pub(super) has_answered: bool,
     /// Since when somebody else waits for the session that takes nothing.
     others_wait_since: Option<Instant>,
     /// A session that takes nothing, and since when.
-    held_up: Option<(Arc<Mailbox<Kind<L>>>, Instant)>,
+    pub(super) held_up: Option<(Arc<Mailbox<Kind<L>>>, Instant)>,
+    /// What a session may leave lying in its mailbox, bytes.
+    pub(super) mailbox_bytes_max: usize,
     /// Exchanges carried since the lease began.
     pub(super) exchanges: u64,
-    moved_at: Instant,
+    pub(super) moved_at: Instant,
+    /// When it last served a session.
+    pub(super) used_at: Instant,
     alarm: Alarm,
 }
 
@@ -128,17 +129,20 @@ impl End {
 }
 
 impl<L: Language> Owner<L> {
-    pub(super) fn new(lease: Lease, link: Arc<Link<L>>, timing: Arc<Timing>) -> Self {
+    pub(super) fn new(lease: Lease, link: Arc<Link<L>>, terms: Arc<Terms<L>>) -> Self {
         let now = clock::now();
         Self {
+            mailbox_bytes_max: match link.is_pinned {
+                true => PINNED_MAILBOX_BYTES_MAX,
+                false => SHARED_MAILBOX_BYTES_MAX,
+            },
             lease,
             link,
-            timing,
-            replies: L::replies(),
+            replies: terms.language.replies(),
             inbound: Buffer::new(0),
             writing: Writing::default(),
-            owed: VecDeque::new(),
-            taken_bytes: 0,
+            owed: OwedReplies::new(terms.language.ids_max()),
+            terms,
             is_midway: false,
             write_broken: None,
             deferred: Deferred::default(),
@@ -149,6 +153,7 @@ impl<L: Language> Owner<L> {
             held_up: None,
             exchanges: 0,
             moved_at: now,
+            used_at: now,
             alarm: Alarm::new(now + QUIET_LOOK),
         }
     }
@@ -218,6 +223,9 @@ impl<L: Language> Owner<L> {
                 Poll::Ready(Ok(count)) => {
                     self.writing.written += count;
                     self.writing.written_bytes += count as u64;
+                    if L::BY_ID {
+                        self.finish_unanswered();
+                    }
                 }
                 // What it has said already may still be read.
                 Poll::Ready(Err(error)) => self.write_broken = Some(error.kind()),
@@ -240,8 +248,10 @@ impl<L: Language> Owner<L> {
         self.writing.requests.clear();
         self.writing.requests.shrink_to(WRITING_KEPT_BYTES);
         self.writing.written = 0;
-        self.link.take(&mut self.writing.requests, &mut self.owed);
-        self.taken_bytes += self.writing.requests.len() as u64;
+        let (requests, owed) = (&mut self.writing.requests, &mut self.owed);
+        let from = owed.in_order.len();
+        self.link.take(requests, &mut owed.in_order);
+        owed.enter(from, requests, &self.terms.language);
         Ok(())
     }
 
@@ -253,6 +263,8 @@ impl<L: Language> Owner<L> {
             Look::Fin => Err(End::Fin),
             Look::Reset => Err(End::Reset),
             Look::Vanished => Err(End::Vanished),
+            // What says by its id whose it is can't be taken for another's.
+            Look::Bytes if L::BY_ID => Ok(()),
             Look::Bytes => Err(End::Stray),
         }
     }
@@ -285,7 +297,7 @@ impl<L: Language> Owner<L> {
 
     fn note_bytes(&mut self) -> Result<(), End> {
         self.moved_at = clock::now();
-        if std::mem::take(&mut self.was_quiet) && !self.owed.is_empty() {
+        if std::mem::take(&mut self.was_quiet) && !self.owed.is_empty() && !L::BY_ID {
             let service = &self.lease.connection().transport;
             if is_crossed(service, self.busy_bytes()) {
                 return Err(End::Crossed);
@@ -310,7 +322,7 @@ impl<L: Language> Owner<L> {
 
     /// Whether all of that is still here, so that it can be sent again.
     pub(super) fn is_provable(&self) -> bool {
-        self.quiet_written_bytes + self.writing.requests.len() as u64 >= self.taken_bytes
+        self.quiet_written_bytes + self.writing.requests.len() as u64 >= self.owed.taken_bytes
     }
 
     /// Whether a reply has come since nothing was owed.
@@ -323,11 +335,9 @@ impl<L: Language> Owner<L> {
         let Some((mailbox, _)) = &self.held_up else {
             return true;
         };
-        let bytes_max = self.mailbox_bytes_max();
-        if mailbox.wait_for_session(context.waker(), bytes_max) {
-            let is_another = |it: &Owed<L>| it.replies > 0 && !Arc::ptr_eq(&it.mailbox, mailbox);
-            if self.owed.iter().any(is_another) {
-                self.others_wait_since.get_or_insert_with(clock::now);
+        if mailbox.wait_for_session(context.waker(), self.mailbox_bytes_max) {
+            if self.others_wait_since.is_none() && self.owed.is_owed_to_another(mailbox) {
+                self.others_wait_since = Some(clock::now());
             }
             return false;
         }
@@ -336,65 +346,11 @@ impl<L: Language> Owner<L> {
         true
     }
 
-    fn mailbox_bytes_max(&self) -> usize {
-        match self.link.is_pinned {
-            true => PINNED_MAILBOX_BYTES_MAX,
-            false => SHARED_MAILBOX_BYTES_MAX,
-        }
-    }
-
-    /// Hands out what was read, as far as it can be told whose it is.
-    fn deliver(&mut self) -> Result<(), End> {
-        let mut answered = 0;
-        let delivered = loop {
-            while self.owed.front().is_some_and(|it| it.replies == 0) {
-                self.owed.pop_front();
-            }
-            if self.inbound.is_empty() || self.held_up.is_some() {
-                break Ok(());
-            }
-            let moved = match self.owed.front_mut() {
-                Some(front) => {
-                    let before = front.replies;
-                    let moved = hand_out::<L>(
-                        front,
-                        &mut self.replies,
-                        &mut self.inbound,
-                        &mut self.is_midway,
-                    );
-                    answered += before - front.replies;
-                    moved
-                }
-                None => match self.link.streams_to() {
-                    Some(mailbox) => pass_on::<L>(mailbox, &mut self.replies, &mut self.inbound),
-                    None => break Err(End::Stray),
-                },
-            };
-            match moved {
-                Err(_violation) => break Err(End::Violation),
-                Ok(Moved { bytes: 0, .. }) => break Ok(()),
-                Ok(moved) => self.note_delivery(moved),
-            }
-        };
-        if answered > 0 {
-            self.has_answered = true;
-            self.exchanges += answered as u64;
-            let quiet_at = self.owed.is_empty().then_some(self.moved_at);
-            self.link.answered(answered, quiet_at);
-        }
-        delivered
-    }
-
-    fn note_delivery(&mut self, moved: Moved<L>) {
-        if moved.waiting_bytes > self.mailbox_bytes_max() {
-            self.held_up = Some((moved.mailbox, self.moved_at));
-        }
-    }
-
     /// What is to become of the connection now, if anything.
     fn what_becomes_of_it(&mut self) -> Option<End> {
         let carried = self.lease.connection().exchanges + self.exchanges;
         let is_spent = self
+            .terms
             .timing
             .max_exchanges()
             .is_some_and(|max| carried >= max);
@@ -406,9 +362,7 @@ impl<L: Language> Owner<L> {
         match standing {
             Standing::Abandoned(reason) => Some(End::Abandoned(reason)),
             // What it owes is owed to nobody any more.
-            Standing::Closing(reason) if self.owed.iter().all(|it| it.mailbox.is_left()) => {
-                Some(End::Abandoned(reason))
-            }
+            Standing::Closing(reason) if self.owed.are_all_left() => Some(End::Abandoned(reason)),
             _ if !is_quiet => None,
             Standing::Closing(reason) => Some(End::Closing(reason)),
             Standing::GivenBack(left) => Some(End::GivenBack(left)),
@@ -425,6 +379,8 @@ impl<L: Language> Owner<L> {
         }
         match due {
             Due::Silence => return Poll::Ready(End::Silent),
+            Due::Overdue => self.give_back_overdue(),
+            Due::Heartbeat => self.send_heartbeat(),
             Due::Retirement(reason) => self.link.close(reason),
             Due::CutOff => {
                 if let Some((mailbox, _)) = self.held_up.take() {
@@ -436,28 +392,47 @@ impl<L: Language> Owner<L> {
         Poll::Pending
     }
 
+    /// Tells those who have waited for too long for the reply of a service that answers in any order. Who
+    /// asks after them is served by another connection where this one has said nothing since.
+    fn give_back_overdue(&mut self) {
+        let timeout = self.terms.timing.response_timeout();
+        let asked_at = self.owed.give_back_overdue(clock::now(), timeout);
+        let is_silent = asked_at.is_some_and(|asked_at| self.moved_at <= asked_at);
+        if is_silent || self.owed.tombstones() >= TOMBSTONES_MAX {
+            self.link.close(DiscardReason::ResponseTimeout);
+        }
+    }
+
     /// When time has something to say next, and what.
-    fn next_deadline(&self) -> Option<(Instant, Due)> {
-        let connection = self.lease.connection();
-        let is_pinned = self.link.is_pinned;
+    fn next_deadline(&mut self) -> Option<(Instant, Due)> {
         if let Some((_, since)) = &self.held_up {
             let since = self.others_wait_since.map(|it| it.max(*since));
             return since.map(|since| (since + HELD_UP_MAX, Due::CutOff));
         }
-        if is_pinned || self.link.standing() != Standing::Open && self.owed.is_empty() {
+        let is_open = self.link.standing() == Standing::Open;
+        if self.link.is_pinned || (!is_open && self.owed.is_empty()) {
             return None;
         }
-        let silence = (!self.owed.is_empty())
-            .then(|| (self.moved_at + self.timing.response_timeout(), Due::Silence));
-        let quiet = self.owed.is_empty().then_some(self.moved_at);
-        let idle = quiet.zip(self.timing.idle_timeout());
-        let idle = idle
-            .map(|(since, timeout)| (since + timeout, Due::Retirement(DiscardReason::IdleTimeout)));
-        let is_open = self.link.standing() == Standing::Open;
-        let old = connection.retire_at.filter(|_| is_open);
+        let timing = &self.terms.timing;
+        let timeout = timing.response_timeout();
+        let idle_timeout = timing.idle_timeout();
+        let is_quiet = self.owed.is_empty();
+        let waits = !is_quiet && (!L::BY_ID || self.owed.has_current());
+        let silence = waits.then(|| (self.moved_at + timeout, Due::Silence));
+        let overdue = (L::BY_ID && !is_quiet).then(|| self.owed.overdue_at(timeout));
+        let overdue = overdue.flatten().map(|at| (at, Due::Overdue));
+        let idle = idle_timeout.filter(|_| is_quiet);
+        let idle = idle.map(|timeout| {
+            let reason = DiscardReason::IdleTimeout;
+            (self.used_at + timeout, Due::Retirement(reason))
+        });
+        let heartbeat = self.terms.language.heartbeat();
+        let heartbeat = heartbeat.filter(|_| is_quiet && is_open);
+        let heartbeat = heartbeat.map(|(_, interval)| (self.moved_at + interval, Due::Heartbeat));
+        let old = self.lease.connection().retire_at.filter(|_| is_open);
         let old = old.map(|at| (at, Due::Retirement(DiscardReason::MaxLifetime)));
-        let all = [silence, idle, old].into_iter().flatten();
-        all.min_by_key(|(at, _)| *at)
+        let all = [silence, overdue, idle, heartbeat, old];
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
@@ -465,10 +440,14 @@ impl<L: Language> Owner<L> {
 #[derive(Debug, Clone, Copy)]
 enum Due {
     Silence,
+    Overdue,
+    Heartbeat,
     Retirement(DiscardReason),
     CutOff,
 }
 
+/// A connection that owes so many replies that nobody waits for any more is given up.
+const TOMBSTONES_MAX: usize = 1024;
 /// A larger one is freed, so that one great burst does not stay in memory for ever.
 const WRITING_KEPT_BYTES: usize = 64 * 1024;
 /// About when a connection on which nothing happens is first looked at.

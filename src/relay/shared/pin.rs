@@ -4,6 +4,7 @@
 //! cancelled at an await) is abandoned: nobody knows what the service still owes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -104,8 +105,9 @@ impl<L: Language> Pin<L> {
         mailbox: &Arc<Mailbox<Kind<L>>>,
         bytes: &[u8],
         kind: Kind<L>,
+        now: Instant,
     ) -> Result<(), NotSent> {
-        self.link.send_on(mailbox, bytes, kind)
+        self.link.send_on(mailbox, bytes, kind, now)
     }
 
     /// The session needs it no more, and nothing is owed. Where something is left on it, it is reset

@@ -31,7 +31,7 @@ use crate::pool::Lease;
 use crate::protocol::replies::Language;
 use crate::relay::shared::{
     Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Opened, Patience,
-    Pin, Returned,
+    Pin, Returned, Run,
 };
 use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;
@@ -49,8 +49,6 @@ pub(super) struct Conversation<L: Language> {
     is_long: bool,
     /// Replies that are owed to it.
     in_flight: usize,
-    /// When the first of those was asked for.
-    began_at: Instant,
     /// When a byte was last moved for it.
     moved_at: Instant,
     outgoing: Vec<u8>,
@@ -116,7 +114,6 @@ impl<L: Language> Conversation<L> {
             pin: None,
             is_long: false,
             in_flight: 0,
-            began_at: now,
             moved_at: now,
             outgoing: Vec::new(),
             written: 0,
@@ -144,10 +141,11 @@ impl<L: Language> Conversation<L> {
         }
     }
 
-    /// Answers in the service's place. Nothing is in flight.
+    /// Answers in the service's place. Nothing is in flight, or replies come in any order and none is in the
+    /// midst.
     pub(super) fn answer(&mut self, reply: &[u8]) {
-        debug_assert_eq!(
-            self.in_flight, 0,
+        debug_assert!(
+            self.in_flight == 0 || (L::BY_ID && !self.is_midway),
             "it would overtake replies of the service's"
         );
         self.outgoing.extend_from_slice(reply);
@@ -164,7 +162,7 @@ impl<L: Language> Conversation<L> {
         &mut self,
         session: &mut Session,
         requests: Requests<'_>,
-        run: (Kind<L>, usize, Nature),
+        run: Run<Kind<L>>,
     ) -> Result<(), Unsent> {
         loop {
             let link = match &self.pin {
@@ -175,16 +173,16 @@ impl<L: Language> Conversation<L> {
                 Requests::Front(count) => &session.client.inbound.filled()[..count],
                 Requests::Given(bytes) => bytes,
             };
-            match link.send(&self.mailbox, bytes, run) {
+            let now = clock::now();
+            match link.send(&self.mailbox, bytes, run, now) {
                 Ok(()) => {
                     if let Requests::Front(count) = requests {
                         session.client.inbound.consume(count);
                     }
                     if self.in_flight == 0 {
-                        self.began_at = clock::now();
-                        self.moved_at = self.began_at;
+                        self.moved_at = now;
                     }
-                    self.in_flight += run.1;
+                    self.in_flight += run.replies;
                     session.note_address(&link.address);
                     session.client.facts.set_phase(Phase::Request);
                     return Ok(());
@@ -217,8 +215,12 @@ impl<L: Language> Conversation<L> {
         let flushed = self.wait(session, Until::Flushed).await;
         flushed.map_err(Unsent::End)?;
         self.reply_begins = None;
-        self.send(session, requests, (kind, 1, Nature::Each))
-            .await?;
+        let run = Run {
+            kind,
+            replies: 1,
+            nature: Nature::Each,
+        };
+        self.send(session, requests, run).await?;
         self.settle(session).await?;
         Ok(self.reply_begins)
     }
@@ -232,14 +234,15 @@ impl<L: Language> Conversation<L> {
     ) -> Result<(), Unsent> {
         loop {
             let bytes = &session.client.inbound.filled()[..count];
+            let now = clock::now();
             let sent = match &self.pin {
-                Some(pin) => pin.send_on(&self.mailbox, bytes, kind),
+                Some(pin) => pin.send_on(&self.mailbox, bytes, kind, now),
                 None => Err(NotSent::Closed),
             };
             match sent {
                 Ok(()) => {
                     session.client.inbound.consume(count);
-                    self.moved_at = clock::now();
+                    self.moved_at = now;
                     return Ok(());
                 }
                 Err(NotSent::Full) => {

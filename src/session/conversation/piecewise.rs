@@ -7,7 +7,7 @@ use super::{Conversation, Requests, Unsent, Until};
 use crate::close::Phase;
 use crate::protocol::replies::Language;
 use crate::relay::client::ClientLost;
-use crate::relay::shared::{Kind, Nature};
+use crate::relay::shared::{Kind, Run};
 use crate::session::{Session, verdict};
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
@@ -39,13 +39,13 @@ impl<V> From<Unsent> for Broken<V> {
 }
 
 impl<L: Language> Conversation<L> {
-    /// Hands over a request as it comes. The session has a connection of its own. `is_begun`: a part of it
-    /// was handed over already, and its reply is owed.
+    /// Hands over a request as it comes, which is one of `run`. The session has a connection of its own.
+    /// `is_begun`: a part of it was handed over already, and its reply is owed.
     pub(in crate::session) async fn send_piecewise<F: Piecewise>(
         &mut self,
         session: &mut Session,
         framer: &mut F,
-        kind: Kind<L>,
+        run: Run<Kind<L>>,
         mut is_begun: bool,
     ) -> Result<(), Broken<F::Violation>> {
         let stall_timeout = session.rules.listener.stall_timeout;
@@ -60,11 +60,10 @@ impl<L: Language> Conversation<L> {
                 }
             };
             if count > 0 && !is_begun {
-                let run = (kind, 1, Nature::Block);
                 self.send(session, Requests::Front(count), run).await?;
                 is_begun = true;
             } else if count > 0 {
-                self.send_on(session, count, kind).await?;
+                self.send_on(session, count, run.kind).await?;
             }
             if is_whole {
                 return Ok(());

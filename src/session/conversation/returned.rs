@@ -6,7 +6,7 @@
 use super::{Conversation, Refusal, Requests, Unsent, Until};
 use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::replies::Language;
-use crate::relay::shared::{Batch, Kind, Returned};
+use crate::relay::shared::{Batch, Kind, Lost, Returned, Run};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{RefusalReason, RetryReason};
 
@@ -25,36 +25,40 @@ impl<L: Language> Conversation<L> {
         &mut self,
         session: &mut Session,
     ) -> Result<(), SessionEnd> {
-        if std::mem::take(&mut self.is_midway) {
+        let was_pinned = self.pin.take().is_some() | std::mem::take(&mut self.was_pinned);
+        // Others may still be under way over one that answers in any order.
+        self.link = self.link.take().filter(|link| !link.has_ended());
+        let returned = std::mem::take(&mut self.returned);
+        if returned.iter().any(|it| matches!(it, Returned::Cut(_))) {
             let (initiator, manner) = (Initiator::Upstream, Manner::Truncated);
             return Err(SessionEnd::graceful(initiator, Phase::Response, manner));
         }
-        let was_pinned = self.pin.take().is_some() | std::mem::take(&mut self.was_pinned);
-        self.link = None;
-        let returned = std::mem::take(&mut self.returned);
         let retries = self.retries;
         self.retries += 1;
         let waiting: usize = returned.iter().map(replies).sum();
         self.in_flight -= waiting;
         for returned in returned {
-            let (kind, replies, batch) = match returned {
-                Returned::Lost(kind, replies) => (kind, replies, None),
-                Returned::Unsent(batch, retry) => (batch.kind, batch.replies, Some((batch, retry))),
-            };
-            let is_sound = |retry| !was_pinned && retries < retries_max(retry);
-            let refusal = match batch.filter(|(_, retry)| is_sound(*retry)) {
-                None => Refusal::Ours(RefusalReason::UpstreamDied),
-                Some((batch, retry)) => match self.send_again(session, batch, retry).await {
-                    Ok(()) => continue,
-                    Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::QueueFull),
-                    Err(Unsent::Refused(refusal)) => refusal,
-                    Err(Unsent::End(end)) => return Err(end),
-                },
+            let (kind, replies, reason) = match returned {
+                Returned::Cut(_) => continue,
+                Returned::Lost(kind, replies, lost) => (kind, replies, Refusal::Ours(of(lost))),
+                Returned::Unsent(Batch { requests, run }, retry) => {
+                    let is_sound = !was_pinned && retries < retries_max(retry);
+                    match self
+                        .send_again(session, &requests, run, retry, is_sound)
+                        .await
+                    {
+                        Ok(()) => continue,
+                        Err(refusal) => (run.kind, run.replies, refusal?),
+                    }
+                }
             };
             // Answers of the service's go first.
-            Box::pin(self.wait(session, Until::Settled)).await?;
+            Box::pin(self.wait(session, Self::BEFORE_AN_ANSWER)).await?;
             for _ in 0..replies {
-                self.refuse(session, kind, &refusal);
+                if let Err(end) = self.refuse(session, kind, &reason) {
+                    Box::pin(self.wait(session, Until::Flushed)).await?;
+                    return Err(end);
+                }
             }
         }
         if was_pinned {
@@ -65,47 +69,72 @@ impl<L: Language> Conversation<L> {
         Ok(())
     }
 
+    /// When one may be answered in the service's place.
+    pub(in crate::session) const BEFORE_AN_ANSWER: Until = match L::BY_ID {
+        true => Until::Between,
+        false => Until::Settled,
+    };
+
+    /// Sends requests elsewhere, or says what their client is told.
     async fn send_again(
         &mut self,
         session: &mut Session,
-        batch: Batch<Kind<L>>,
+        requests: &[u8],
+        run: Run<Kind<L>>,
         retry: RetryReason,
-    ) -> Result<(), Unsent> {
-        let Batch {
-            requests,
-            kind,
-            replies,
-            nature,
-        } = batch;
-        let run = (kind, replies, nature);
-        self.send(session, Requests::Given(&requests), run).await?;
+        is_sound: bool,
+    ) -> Result<(), Result<Refusal, SessionEnd>> {
+        if !is_sound {
+            return Err(Ok(Refusal::Ours(RefusalReason::UpstreamDied)));
+        }
+        match self.send(session, Requests::Given(requests), run).await {
+            Ok(()) => {}
+            Err(Unsent::NoRoom) => return Err(Ok(Refusal::Ours(RefusalReason::QueueFull))),
+            Err(Unsent::Refused(refusal)) => return Err(Ok(refusal)),
+            Err(Unsent::End(end)) => return Err(Err(end)),
+        }
         let stats = session.rules.upstream.stats();
-        (0..replies).for_each(|_| stats.retries.increment(retry));
+        stats.retries.add(retry, run.replies as u64);
         Ok(())
     }
 
-    /// Answers one request in the service's place. Nothing is in flight.
+    /// Answers one request in the service's place, when that may be done.
+    ///
+    /// # Errors
+    /// There are no words for it: the session ends.
     pub(in crate::session) fn refuse(
         &mut self,
         session: &mut Session,
         kind: Kind<L>,
         refusal: &Refusal,
-    ) {
+    ) -> Result<(), SessionEnd> {
         session.count_refused_exchange();
-        match refusal {
-            Refusal::Ours(reason) => {
-                session.count_refusal(*reason);
-                let (_, sentence) = refusal::answer(*reason);
-                L::write_refusal(kind, sentence, &mut self.outgoing);
+        let reason = match refusal {
+            Refusal::Ours(reason) => *reason,
+            Refusal::Service(reply) => {
+                self.outgoing.extend_from_slice(reply);
+                return Ok(());
             }
-            Refusal::Service(reply) => self.outgoing.extend_from_slice(reply),
-        }
+        };
+        session.count_refusal(reason);
+        let (_, sentence) = refusal::answer(reason);
+        let language = self.links.language();
+        let written = language.write_refusal(kind, sentence, &mut self.outgoing);
+        written.map_err(|_wordless| refusal::wordless(reason, session.rules.listener.refuse))
     }
 }
 
 pub(super) fn replies<K>(returned: &Returned<K>) -> usize {
     match returned {
-        Returned::Lost(_, replies) => *replies,
-        Returned::Unsent(batch, _) => batch.replies,
+        Returned::Lost(_, replies, _) | Returned::Cut(replies) => *replies,
+        Returned::Unsent(batch, _) => batch.run.replies,
+    }
+}
+
+/// What a client is told whose request has no reply.
+fn of(lost: Lost) -> RefusalReason {
+    match lost {
+        Lost::Died => RefusalReason::UpstreamDied,
+        Lost::Silent => RefusalReason::ResponseTimeout,
     }
 }

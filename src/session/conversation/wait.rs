@@ -14,7 +14,7 @@ use crate::protocol::replies::Language;
 use crate::relay::client::ClientLost;
 use crate::relay::shared::Standing;
 use crate::session::{Session, SessionEnd, refusal, verdict};
-use crate::stats::reason::{DiscardReason, ExchangeOutcome, RefusalReason};
+use crate::stats::reason::{DiscardReason, RefusalReason};
 use crate::stats::sessions::Command;
 use crate::sys::clock;
 
@@ -155,13 +155,13 @@ impl<L: Language> Conversation<L> {
         self.mailbox.watch(context);
         loop {
             self.flush(session, context)?;
-            if !self.is_flushed() || !self.take(session)? {
+            if !self.is_flushed() || !self.take()? {
                 break;
             }
         }
-        // They come one by one, and are settled together, in their order.
+        // They come one by one, and where order matters are settled together.
         let is_all_back = !self.returned.is_empty()
-            && self.returned.iter().map(replies).sum::<usize>() == self.in_flight;
+            && (L::BY_ID || self.returned.iter().map(replies).sum::<usize>() == self.in_flight);
         if is_all_back && self.is_flushed() {
             return Poll::Ready(Ok(Event::Returned));
         }
@@ -224,7 +224,7 @@ impl<L: Language> Conversation<L> {
     }
 
     /// Takes what is in the mailbox; whether there is something to write now.
-    fn take(&mut self, session: &Session) -> Result<bool, SessionEnd> {
+    fn take(&mut self) -> Result<bool, SessionEnd> {
         let taken = self.mailbox.take(&mut self.outgoing);
         self.reply_begins = self.reply_begins.or_else(|| self.outgoing.first().copied());
         self.is_midway = taken.is_midway;
@@ -233,13 +233,7 @@ impl<L: Language> Conversation<L> {
             return Err(self.client_lost(ClientLost::WithheldRoom));
         }
         if taken.replies > 0 {
-            let stats = session.rules.upstream.stats();
             self.moved_at = clock::now();
-            let duration = self.moved_at - self.began_at;
-            for _ in 0..taken.replies {
-                stats.exchanges.increment(ExchangeOutcome::Completed);
-                stats.exchange_duration.observe(duration);
-            }
             self.in_flight -= taken.replies;
             self.retries = 0;
         }

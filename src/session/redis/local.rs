@@ -12,7 +12,7 @@ use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::redis::{
     Arguments, Credentials, Identity, Local, Redis, Version, write_bulk, write_command,
 };
-use crate::relay::shared::{Known, Left, Nature, Patience};
+use crate::relay::shared::{Known, Left, Nature, Patience, Run};
 use crate::session::conversation::{Refusal, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::LeaseReason;
@@ -200,7 +200,11 @@ impl Conversing {
         };
         let mut request = Vec::new();
         write_command(&[b"HELLO", version], &mut request);
-        let run = (self.shape(), 1, Nature::Each);
+        let run = Run {
+            kind: self.shape(),
+            replies: 1,
+            nature: Nature::Each,
+        };
         let requests = Requests::Given(&request);
         match self.conversation.send(session, requests, run).await {
             Ok(()) => {

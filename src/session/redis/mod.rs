@@ -29,7 +29,7 @@ use crate::protocol::redis::{
     Arguments, Identity, LeaseNeed, Limits, Redis, Refused, RequestFramer, RequestViolation, Scan,
     Shape, Treatment, canonical, is_inline, may_be_queued, treatment,
 };
-use crate::relay::shared::{Left, Links, Nature};
+use crate::relay::shared::{Left, Links, Nature, Run};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 use crate::sys::clock;
 
@@ -195,7 +195,11 @@ impl Conversing {
         nature: Nature,
     ) -> Result<(), Unsent> {
         self.request_since = None;
-        let run = (self.shape(), commands, nature);
+        let run = Run {
+            kind: self.shape(),
+            replies: commands,
+            nature,
+        };
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -233,7 +237,8 @@ impl Conversing {
         session.client.facts.count_exchanges(commands);
         let shape = self.shape();
         for _ in 0..commands {
-            self.conversation.refuse(session, shape, &refusal);
+            let refused = self.conversation.refuse(session, shape, &refusal);
+            refused.map_err(Unsent::End)?;
         }
         self.after_reply();
         Ok(())

@@ -13,7 +13,7 @@ use crate::protocol::redis::{
     Arguments, LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
     may_be_queued,
 };
-use crate::relay::shared::{Left, Nature, Patience};
+use crate::relay::shared::{Left, Nature, Patience, Run};
 use crate::session::conversation::{Broken, Piecewise, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
@@ -139,7 +139,11 @@ impl Conversing {
         if let Err(unsent) = pinned.await {
             return self.answer_for(session, bytes, commands, unsent).await;
         }
-        let run = (self.shape(), commands, Nature::Each);
+        let run = Run {
+            kind: self.shape(),
+            replies: commands,
+            nature: Nature::Each,
+        };
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -403,7 +407,11 @@ impl Conversing {
 
     /// Hands one command over to the connection that is held.
     async fn forward(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
-        let run = (self.shape(), 1, Nature::Each);
+        let run = Run {
+            kind: self.shape(),
+            replies: 1,
+            nature: Nature::Each,
+        };
         let requests = Requests::Front(bytes);
         let sent = self.conversation.send(session, requests, run).await;
         self.forwarded(session, bytes, sent).await
@@ -475,11 +483,15 @@ impl Conversing {
                 .await?;
         }
         session.client.facts.count_exchanges(1);
-        let shape = self.shape();
+        let run = Run {
+            kind: self.shape(),
+            replies: 1,
+            nature: Nature::Block,
+        };
         let framer = &mut self.framer;
         let sent = self
             .conversation
-            .send_piecewise(session, framer, shape, false);
+            .send_piecewise(session, framer, run, false);
         match sent.await {
             Ok(()) => {}
             Err(Broken::Violation(violation)) => {
