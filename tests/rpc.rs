@@ -85,6 +85,38 @@ impl Row {
     }
 }
 
+/// What the README's table of ids adds to a row.
+fn with_ids(protocol: &str, config: Config) -> Config {
+    let readme = include_str!("../README.md");
+    let (_, ids) = readme.split_once("| protocol | `id` |").unwrap();
+    let row = ids
+        .lines()
+        .find(|line| line.starts_with(&format!("| {protocol} ")))
+        .unwrap_or_else(|| panic!("no ids for {protocol}"));
+    let cells: Vec<&str> = row.split('|').collect();
+    let ["", _, id, magic, request, ""] = cells[..] else {
+        panic!("another number of columns: {row}")
+    };
+    let keys = [("id", id), ("magic", magic), ("request", request)];
+    keys.into_iter()
+        .fold(config, |config, (name, cell)| match code(cell).first() {
+            Some(value) => config.frames(&format!("{name} = {value}")),
+            None => config,
+        })
+}
+
+/// A program with one row and ids, one service and one storm, all of it over one connection.
+fn storm_with_ids(peer: &Peer, protocol: &str, variant: &str) -> (Told, Snapshot) {
+    let address = free();
+    let at = |address: SocketAddr| format!("{}{variant}", address.port());
+    let _service = peer.serve(&[at(address)], &[address]);
+    let proxy = with_ids(protocol, Row::of(protocol).config(address)).start();
+    let told = peer.ask("ask", &storm([at(proxy.address())]));
+    let now = all_was_carried(proxy, &told);
+    assert_eq!(now.upstream("connects/established"), 1, "{:#}", now.0);
+    (told, now)
+}
+
 /// What stands between backticks.
 fn code(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
@@ -277,14 +309,51 @@ fn dubbo_calls_one_way_calls_and_heartbeats() {
 }
 
 #[test]
+fn dubbo_clients_share_one_connection() {
+    let peer = Peer::node("dubbo.js", &["dubbo-remoting"]);
+    let (told, now) = storm_with_ids(&peer, "Dubbo", "");
+    expect_told(&told, REQUESTS + 1, ONEWAY);
+    let stirred = CLIENTS * CONNECTIONS * REQUESTS.div_ceil(5);
+    assert_eq!(now.upstream("heartbeats_dropped"), 2 * stirred);
+}
+
+#[test]
+fn thrift_clients_share_one_connection() {
+    let peer = Peer::thrift("thrift_calls.py");
+    for (protocol, row, oneway) in [
+        ("strict", "Thrift, framed, binary (strict)", ONEWAY),
+        ("header", "Thrift, header, binary", 0),
+    ] {
+        let (told, _) = storm_with_ids(&peer, row, &format!("/{protocol}"));
+        expect_told(&told, 2 * REQUESTS, oneway);
+    }
+}
+
+#[test]
+fn kafka_producers_share_one_connection() {
+    let peer = Peer::python("kafka_calls.py", &["kafka"]);
+    let (_broker, proxy) = broker(&peer, |config| with_ids("Kafka", config));
+    let told = peer.ask("ask", &storm([proxy.address().port().to_string()]));
+    expect_told(&told, REQUESTS, 0);
+    let now = proxy.wait_until("all sessions have ended", |now| {
+        now.listener("sessions/open") == 0
+    });
+    assert_eq!(now.upstream("connects/established"), 1, "{:#}", now.0);
+    few_connections_were_kept(&now);
+    proxy.finish();
+}
+
+#[test]
 fn thrift_calls_and_one_way_calls() {
     let peer = Peer::thrift("thrift_calls.py");
     for (protocol, row) in [
         ("strict", "Thrift, framed, binary (strict)"),
         ("compact", "Thrift, framed, compact"),
+        ("header", "Thrift, header, binary"),
     ] {
+        let oneway = if protocol == "header" { 0 } else { ONEWAY };
         let (told, _) = storm_through(&peer, &Row::of(row), &format!("/{protocol}"));
-        expect_told(&told, 2 * REQUESTS, ONEWAY);
+        expect_told(&told, 2 * REQUESTS, oneway);
     }
 }
 

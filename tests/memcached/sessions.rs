@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::client::{Client, is_error, storage};
 use crate::server::Memcached;
 use crate::support::message::pattern;
@@ -203,4 +205,15 @@ fn visit(address: SocketAddr, lane: u64, number: u64) {
         client.send("quit\r\n");
         client.expect_fin();
     }
+}
+
+#[test]
+fn a_session_that_is_idle_is_let_go_by_a_drain() {
+    let memcached = Memcached::start();
+    let proxy = in_front_of(&memcached).start();
+    let mut idle = Client::dial(proxy.address());
+    assert_eq!(idle.set("a", b"b"), "STORED");
+    proxy.signal(Signal::SIGTERM);
+    idle.expect_fin();
+    assert_eq!(proxy.wait().code(), Some(0));
 }

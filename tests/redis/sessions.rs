@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::client::{Client, Reply, command};
 use crate::server::Redis;
 use crate::support::message::pattern;
@@ -268,4 +270,21 @@ fn bytes_that_would_close_the_shared_connection_hurt_their_sender_alone() {
     let connects = redis.info("total_connections_received") - before - 1;
     assert!(connects < SHARED, "{connects} connects: some were lost");
     finish(proxy, &redis);
+}
+
+#[test]
+fn a_session_that_is_idle_is_let_go_by_a_drain_and_by_its_idle_timeout() {
+    let redis = Redis::start();
+    let proxy = in_front_of(&redis)
+        .listener("idle_timeout = \"300ms\"")
+        .start();
+    let mut idle = Client::dial(proxy.address());
+    assert_eq!(idle.ask(&["SET", "a", "b"]), Reply::simple("OK"));
+    idle.expect_fin();
+    let proxy = in_front_of(&redis).start();
+    let mut idle = Client::dial(proxy.address());
+    assert_eq!(idle.ask(&["GET", "a"]), Reply::bulk("b"));
+    proxy.signal(Signal::SIGTERM);
+    idle.expect_fin();
+    assert_eq!(proxy.wait().code(), Some(0));
 }

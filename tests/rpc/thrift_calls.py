@@ -5,7 +5,8 @@
     thrift_calls.py GENERATED unheard PORT/PROTOCOL     one one-way call that the service does not know
 
 GENERATED: what `thrift --gen py calls.thrift` wrote. PROTOCOL: strict, loose (binary without the
-version in front of the method's name) or compact. Loose clients make no one-way calls.
+version in front of the method's name), compact or header. Loose and header clients make no one-way
+calls.
 """
 
 import collections
@@ -19,10 +20,11 @@ import storm
 from calls import Calls
 from thrift.protocol.TBinaryProtocol import TBinaryProtocol, TBinaryProtocolFactory
 from thrift.protocol.TCompactProtocol import TCompactProtocolFactory
+from thrift.protocol.THeaderProtocol import THeaderProtocolFactory
 from thrift.Thrift import TMessageType
 from thrift.server.TServer import TThreadedServer
 from thrift.transport.TSocket import TServerSocket, TSocket
-from thrift.transport.TTransport import TFramedTransport, TFramedTransportFactory
+from thrift.transport.TTransport import TBufferedTransportFactory, TFramedTransportFactory
 
 
 
@@ -43,7 +45,13 @@ PROTOCOLS = {
     "strict": TBinaryProtocolFactory(strictRead=True, strictWrite=True),
     "loose": LooseProtocolFactory(),
     "compact": TCompactProtocolFactory(),
+    "header": THeaderProtocolFactory(),
 }
+
+
+def transports(protocol):
+    # The header protocol frames by itself.
+    return TBufferedTransportFactory() if protocol == "header" else TFramedTransportFactory()
 
 
 class Handler:
@@ -71,7 +79,7 @@ def serve(listener):
     TThreadedServer(
         Calls.Processor(Handler()),
         TServerSocket("127.0.0.1", int(port)),
-        TFramedTransportFactory(),
+        transports(protocol),
         PROTOCOLS[protocol],
         daemon=True,
     ).serve()
@@ -80,7 +88,8 @@ def serve(listener):
 def ask(clients, connections, requests, listener):
     def converse(name):
         protocol = connect(listener)
-        told = talk(Calls.Client(protocol), name, int(requests), not listener.endswith("loose"))
+        with_notes = not listener.endswith(("loose", "header"))
+        told = talk(Calls.Client(protocol), name, int(requests), with_notes)
         protocol.trans.close()
         return told
 
@@ -91,7 +100,7 @@ def connect(listener):
     port, protocol = listener.split("/")
     stream = TSocket("127.0.0.1", int(port))
     stream.setTimeout(storm.PATIENCE * 1000)
-    transport = TFramedTransport(stream)
+    transport = transports(protocol).getTransport(stream)
     transport.open()
     return PROTOCOLS[protocol].getProtocol(transport)
 

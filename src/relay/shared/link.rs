@@ -250,6 +250,11 @@ impl<L: Language> Link<L> {
         self.lock().quiet_since
     }
 
+    /// Says that a session has left that is owed something: nobody may be left to wait for.
+    pub fn tell_left(&self) {
+        self.owner.wake();
+    }
+
     /// Ends it, once it owes nothing, for `reason`.
     pub fn close(&self, reason: DiscardReason) {
         self.stand(Standing::Closing(reason));

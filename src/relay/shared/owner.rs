@@ -67,6 +67,8 @@ pub(super) struct Owner<L: Language> {
     /// Exchanges carried since the lease began.
     pub(super) exchanges: u64,
     pub(super) moved_at: Instant,
+    /// When the service last said something.
+    heard_at: Instant,
     /// When it last served a session.
     pub(super) used_at: Instant,
     alarm: Alarm,
@@ -153,6 +155,7 @@ impl<L: Language> Owner<L> {
             held_up: None,
             exchanges: 0,
             moved_at: now,
+            heard_at: now,
             used_at: now,
             alarm: Alarm::new(now + QUIET_LOOK),
         }
@@ -297,6 +300,7 @@ impl<L: Language> Owner<L> {
 
     fn note_bytes(&mut self) -> Result<(), End> {
         self.moved_at = clock::now();
+        self.heard_at = self.moved_at;
         if std::mem::take(&mut self.was_quiet) && !self.owed.is_empty() && !L::BY_ID {
             let service = &self.lease.connection().transport;
             if is_crossed(service, self.busy_bytes()) {
@@ -397,7 +401,7 @@ impl<L: Language> Owner<L> {
     fn give_back_overdue(&mut self) {
         let timeout = self.terms.timing.response_timeout();
         let asked_at = self.owed.give_back_overdue(clock::now(), timeout);
-        let is_silent = asked_at.is_some_and(|asked_at| self.moved_at <= asked_at);
+        let is_silent = asked_at.is_some_and(|asked_at| self.heard_at <= asked_at);
         if is_silent || self.owed.tombstones() >= TOMBSTONES_MAX {
             self.link.close(DiscardReason::ResponseTimeout);
         }

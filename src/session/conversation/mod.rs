@@ -386,9 +386,16 @@ impl<L: Language> Conversation<L> {
 
     /// What comes for the session from here on is dropped.
     pub(super) fn leave(&mut self) {
-        self.mailbox.leave();
+        self.leave_mailbox();
         if let Some(pin) = self.pin.take() {
             pin.abandon(DiscardReason::ClientGone);
+        }
+    }
+
+    fn leave_mailbox(&self) {
+        self.mailbox.leave();
+        if let Some(link) = self.link.as_ref().filter(|_| self.in_flight > 0) {
+            link.tell_left();
         }
     }
 }
@@ -404,6 +411,6 @@ fn refused(error: NotOpened) -> Unsent {
 
 impl<L: Language> Drop for Conversation<L> {
     fn drop(&mut self) {
-        self.mailbox.leave();
+        self.leave_mailbox();
     }
 }

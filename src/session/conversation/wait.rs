@@ -21,7 +21,8 @@ use crate::sys::clock;
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::session) enum Until {
-    /// More bytes of the client's, or its FIN; until then, if it owes them.
+    /// More bytes of the client's, or its FIN; until then, if it owes them. Or that nothing is under way any
+    /// more: between exchanges a session waits otherwise.
     Bytes(Option<Instant>),
     /// Every reply is here.
     Settled,
@@ -178,7 +179,10 @@ impl<L: Language> Conversation<L> {
         let client = &session.client;
         let has_more = client.inbound.filled().len() > known_bytes || client.has_ended;
         let is_done = match until {
-            Until::Bytes(_) => has_more && self.is_flushed(),
+            Until::Bytes(_) => {
+                let is_between = self.is_idle() && client.inbound.is_empty();
+                is_between || (has_more && self.is_flushed())
+            }
             Until::Settled => self.in_flight == 0,
             Until::Flushed => self.in_flight == 0 && self.is_flushed(),
             Until::Room => self.has_room,
