@@ -77,8 +77,24 @@ const BASES: &[(&str, &str, &str)] = &[
     ),
     ("frames.length", "frames", "frames.length = \"0:4:big\""),
     ("frames.delimiter", "frames", "frames.delimiter = ';'"),
+    ("frames.id", "frames", "frames = { size = 8, id = \"0:4\" }"),
+    ("frames.magic", "frames", WITH_IDS),
+    ("frames.request", "frames", WITH_IDS),
+    ("frames.unasked", "frames", WITH_IDS),
+    (
+        "frames.client_heartbeats",
+        "frames",
+        "frames = { size = 4, id = \"3:1\", request = \"2:1:1\", heartbeat = \"2:2:2\", \
+         heartbeat_reply = \"abcd\" }",
+    ),
+    ("frames.heartbeat_reply", "frames", WITH_IDS),
+    ("frames.heartbeat_request", "frames", WITH_IDS),
+    ("frames.heartbeat_interval", "frames", WITH_IDS),
     ("frames.", "frames", "frames.size = 8"),
 ];
+
+/// Frames of four bytes, the last of which is an id.
+const WITH_IDS: &str = "frames = { size = 4, id = \"3:1\" }";
 
 /// The configuration in which a key means something.
 fn base(key: &Key) -> String {
@@ -686,6 +702,52 @@ upstream.orders.frames.length.endian = "middle": is neither "big" nor "little"; 
         r#"upstream.orders.frames.heartbeat = "1:0x40:0x41": the mark of heartbeats expects bits that its mask hides; allowed: a layout in which a frame can be told from the next"#,
     ),
     (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, unasked = "retire", magic = "0:a" }"#,
+        r#"upstream.orders.frames.magic = "0:a": is only for frames with ids; allowed: beside upstream.orders.frames.id
+upstream.orders.frames.unasked = "retire": is only for frames with ids; allowed: beside upstream.orders.frames.id"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, id = { offset = 6, width = 4 } }"#,
+        r#"upstream.orders.frames.id = "6:4:big": an id does not lie within the first 4096 bytes of the longest frame; allowed: what a frame of the declared layout can have"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { length = "0:4:big", id = "2:4" }"#,
+        r#"upstream.orders.frames.id = "2:4:big": an id may stand where something else of the frame does; allowed: what a frame of the declared layout can have"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { delimiter = ";", id = "2:4" }"#,
+        r#"upstream.orders.frames.id = "2:4:big": frames that end with a delimiter can't have ids: an id may be any bytes; allowed: what a frame of the declared layout can have"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, id = "4:4", heartbeat = "0:1:1", client_heartbeats = "answer" }"#,
+        r#"upstream.orders.frames.heartbeat_reply: must be written; allowed: a text, in which \r \n \t \0 \\ and \xNN stand for bytes; single quotes leave it as it is
+upstream.orders.frames.request: must be written; allowed: { offset = 2, mask = 0x20, value = 0x20 }, or "2:0x20:0x20""#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, id = "4:4", error_reply = "short" }"#,
+        r#"upstream.orders.frames.error_reply = "short": is not one whole frame with its id and magic; allowed: what a frame of the declared layout can have"#,
+    ),
+    (
+        r#"-protocol = "http"
+[upstream.orders] protocol = "frames"
+[upstream.orders] frames = { size = 8, id = { request = { offset = 1, width = 9 }, answer = 1 } }"#,
+        r#"upstream.orders.frames.id.width = 9: is not a whole number from 1 to 8; allowed: { offset = 4, width = 8, endian = "big" or "little" }, or "4:8:big"; { request = …, reply = … } or "8:4 => 4:4" where they differ
+upstream.orders.frames.id.reply = { … }: is missing; allowed: { offset = 4, width = 8, endian = "big" or "little" }, or "4:8:big"; { request = …, reply = … } or "8:4 => 4:4" where they differ
+upstream.orders.frames.id.answer = 1: there is no such key; allowed: { offset = 4, width = 8, endian = "big" or "little" }, or "4:8:big"; { request = …, reply = … } or "8:4 => 4:4" where they differ"#,
+    ),
+    (
         r#"-endpoints = ["127.0.0.1:8000"]"#,
         r#"upstream.orders.endpoints: must be written; allowed: a list of at least one of: an address or { address = "…", weight = 1 }, with IPv4:PORT, [IPv6]:PORT, name:PORT or unix:PATH"#,
     ),
@@ -1115,6 +1177,8 @@ fn other_than_default(key: &Key) -> Option<String> {
         Kind::Probe => r"PING\r\n=>+PONG\r\n".to_owned(),
         Kind::LengthField => "4:2:little:-1".to_owned(),
         Kind::Mark => "2:0x40:0x00".to_owned(),
+        Kind::Ids => "1:2:little => 4:2:big".to_owned(),
+        Kind::Magic => "0:NO, 2:!".to_owned(),
         Kind::Count { .. } if default.is_empty() => "9".to_owned(),
         Kind::Count { .. } => (default.parse::<u64>().unwrap() + 1).to_string(),
         Kind::Bytes { .. } => "3KiB".to_owned(),

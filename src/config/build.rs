@@ -12,7 +12,7 @@ use super::checked::{
     Upstream,
 };
 use super::limits::Names;
-use super::read::Values;
+use super::values::Values;
 use crate::protocol::frames::{Calls, Framing, Layout, Unasked};
 
 const CHECKED: &str = "a configuration without problems has a value of its kind for every key";
@@ -181,7 +181,6 @@ pub(super) fn calls(values: &Values, frames: &str) -> Option<Calls> {
     let key = |key: &str| format!("{frames}.{key}");
     let octets = |name: &str| values.octets(&key(name)).map(<[u8]>::to_vec);
     let is_word = |name: &str, word| values.text(&key(name)) == Some(word);
-    let interval = values.time(&key("heartbeat_interval"))?;
     Some(Calls {
         ids: values.ids(&key("id"))?.clone(),
         layout: layout(values, frames)?,
@@ -193,7 +192,8 @@ pub(super) fn calls(values: &Values, frames: &str) -> Option<Calls> {
         },
         answers_heartbeats: is_word("client_heartbeats", "answer"),
         heartbeat_reply: octets("heartbeat_reply"),
-        heartbeat_request: octets("heartbeat_request").map(|it| (it, interval)),
+        heartbeat_request: octets("heartbeat_request"),
+        heartbeat_interval: values.time(&key("heartbeat_interval"))?,
         error_reply: octets("error_reply"),
     })
 }

@@ -10,8 +10,9 @@ use super::build;
 use super::checked::{Address, Endpoint};
 use super::error::Problem;
 use super::keys::KEYS;
-use super::read::{Draft, Values};
+use super::read::Draft;
 use super::value::{Kind, time_text};
+use super::values::Values;
 use crate::protocol::frames::{CallsFault, LayoutFault, Template};
 
 /// The names that are looked at, so that the draft may be consumed by reading it.
@@ -337,7 +338,7 @@ fn check_frames(values: &Values, upstream: &str, problems: &mut Vec<Problem>) {
 fn check_calls(values: &Values, frames: &str, problems: &mut Vec<Problem>) {
     if !values.is_written(&format!("{frames}.id")) {
         let keys = ONLY_WITH_IDS.map(|name| format!("{frames}.{name}"));
-        for key in keys.into_iter().filter(|key| values.is_written(key)) {
+        for key in keys.into_iter().filter(|key| values.says_something(key)) {
             problems.push(Problem::Value {
                 key: values.key(&key),
                 value: values.shown(&key),

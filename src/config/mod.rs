@@ -16,6 +16,7 @@ mod read;
 mod source;
 mod source_address;
 mod value;
+mod values;
 mod wire;
 
 pub use diff::{Changes, Named, diff, entries};

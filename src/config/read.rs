@@ -8,15 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::config::{Environment, File, FileFormat, Map, Source as _, Value as Written, ValueKind};
 
 use super::error::Problem;
-use super::ids;
 use super::keys::{KEYS, Key, NAME, Preset};
-use super::value::{Value, is_name, shown};
-use super::wire;
-use crate::protocol::frames::{Ids, LengthField, Magic, Mark};
+use super::value::{is_name, shown};
+use super::values::{DEFAULT_ORIGIN, Values};
 
 const VARIABLE_PREFIX: &str = "MILLPOND";
 const SEPARATOR: &str = "__";
-const DEFAULT_ORIGIN: &str = " (the default)";
 const NAME_RULE: &str = "a lower-case letter, then lower-case letters, digits and _; 63 at most";
 
 /// What was written, by key, before any value is read.
@@ -39,13 +36,6 @@ struct Entry {
 enum Raw {
     InFile(Written),
     Text(String),
-}
-
-/// The value of every key that has a good one.
-#[derive(Debug, Default)]
-pub(super) struct Values {
-    read: BTreeMap<String, Value>,
-    origins: BTreeMap<String, String>,
 }
 
 /// Where a path leads in the table of keys.
@@ -238,140 +228,6 @@ impl Draft {
     }
 }
 
-impl Values {
-    /// The key as an error names it: with the variable, option or default that its value comes from.
-    pub(super) fn key(&self, key: &str) -> String {
-        format!("{key}{}", self.origin(key))
-    }
-
-    /// What an error says after a key, or a part of its value: nothing, a variable or an option.
-    pub(super) fn origin(&self, key: &str) -> &str {
-        self.origins.get(key).map_or("", String::as_str)
-    }
-
-    pub(super) fn number(&self, key: &str) -> Option<u64> {
-        match self.read.get(key)? {
-            Value::Count(number) | Value::Bytes(number) => Some(*number),
-            Value::Mode(bits) => Some(u64::from(*bits)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn time(&self, key: &str) -> Option<std::time::Duration> {
-        match self.read.get(key)? {
-            Value::Time(time) => Some(*time),
-            _ => None,
-        }
-    }
-
-    pub(super) fn switch(&self, key: &str) -> Option<bool> {
-        match self.read.get(key)? {
-            Value::Switch(on) => Some(*on),
-            _ => None,
-        }
-    }
-
-    pub(super) fn text(&self, key: &str) -> Option<&str> {
-        match self.read.get(key)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// `Some(None)`: off.
-    pub(super) fn address(&self, key: &str) -> Option<Option<&super::checked::Address>> {
-        match self.read.get(key)? {
-            Value::Address(address) => Some(address.as_ref()),
-            _ => None,
-        }
-    }
-
-    pub(super) fn octets(&self, key: &str) -> Option<&[u8]> {
-        match self.read.get(key)? {
-            Value::Octets(octets) => Some(octets),
-            _ => None,
-        }
-    }
-
-    /// What is sent, and what must come back.
-    pub(super) fn probe(&self, key: &str) -> Option<(&[u8], &[u8])> {
-        match self.read.get(key)? {
-            Value::Probe(send, expect) => Some((send, expect)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn length_field(&self, key: &str) -> Option<LengthField> {
-        match self.read.get(key)? {
-            Value::LengthField(field) => Some(*field),
-            _ => None,
-        }
-    }
-
-    pub(super) fn mark(&self, key: &str) -> Option<Mark> {
-        match self.read.get(key)? {
-            Value::Mark(mark) => Some(*mark),
-            _ => None,
-        }
-    }
-
-    pub(super) fn ids(&self, key: &str) -> Option<&Ids> {
-        match self.read.get(key)? {
-            Value::Ids(ids) => Some(ids),
-            _ => None,
-        }
-    }
-
-    /// None where the key has no good value.
-    pub(super) fn magic(&self, key: &str) -> &[Magic] {
-        match self.read.get(key) {
-            Some(Value::Magic(magic)) => magic,
-            _ => &[],
-        }
-    }
-
-    /// None where the key has no good value.
-    pub(super) fn sources(&self, key: &str) -> &[super::checked::SourceAddress] {
-        match self.read.get(key) {
-            Some(Value::Sources(sources)) => sources,
-            _ => &[],
-        }
-    }
-
-    /// A value of these kinds as an error shows it.
-    pub(super) fn shown(&self, key: &str) -> String {
-        match self.read.get(key) {
-            Some(Value::Count(number)) => number.to_string(),
-            Some(Value::Octets(octets)) => format!("\"{}\"", wire::octets_text(octets)),
-            Some(Value::LengthField(field)) => format!("\"{}\"", wire::length_text(field)),
-            Some(Value::Mark(mark)) => format!("\"{}\"", wire::mark_text(mark)),
-            Some(Value::Ids(ids)) => format!("\"{}\"", ids::ids_text(ids)),
-            Some(Value::Magic(magic)) => format!("\"{}\"", ids::magic_text(magic)),
-            _ => "…".to_owned(),
-        }
-    }
-
-    /// Whether somebody wrote the key, well or badly.
-    pub(super) fn is_written(&self, key: &str) -> bool {
-        self.origins.get(key).is_some_and(|it| it != DEFAULT_ORIGIN)
-    }
-
-    /// None where the key has no good value.
-    pub(super) fn commands(&self, key: &str) -> &[String] {
-        match self.read.get(key) {
-            Some(Value::Commands(commands)) => commands,
-            _ => &[],
-        }
-    }
-
-    pub(super) fn endpoints(&self, key: &str) -> Option<&[super::checked::Endpoint]> {
-        match self.read.get(key)? {
-            Value::Endpoints(endpoints) => Some(endpoints),
-            _ => None,
-        }
-    }
-}
-
 fn with_name(path: &str, name: &str) -> Vec<String> {
     path.split('.')
         .map(|segment| {
@@ -410,7 +266,7 @@ fn place(path: &[String]) -> Place {
 }
 
 /// Whether the path's segments are the pattern's first ones.
-fn is_under(path: &[String], pattern: &[&str]) -> bool {
+pub(super) fn is_under(path: &[String], pattern: &[&str]) -> bool {
     path.iter()
         .zip(pattern)
         .all(|(segment, expected)| *expected == NAME || segment == expected)

@@ -115,14 +115,7 @@ impl Calling {
             self.conversation.answer(&answer);
             return Ok(());
         }
-        let run = Run {
-            kind: call,
-            replies: 1,
-            nature: match call.oneway {
-                true => Nature::Unanswered,
-                false => Nature::Each,
-            },
-        };
+        let run = run(call, Nature::Each);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
@@ -188,14 +181,7 @@ impl Calling {
             return self.refuse(session, call, &refusal).await;
         }
         let mut rest = Rest(length);
-        let run = Run {
-            kind: call,
-            replies: 1,
-            nature: match call.oneway {
-                true => Nature::Unanswered,
-                false => Nature::Block,
-            },
-        };
+        let run = run(call, Nature::Block);
         let sent = self
             .conversation
             .send_piecewise(session, &mut rest, run, false);
@@ -218,6 +204,15 @@ impl Calling {
             Err(end) => end,
         }
     }
+}
+
+fn run(call: Call, answered: Nature) -> Run<Call> {
+    let nature = if call.oneway {
+        Nature::Unanswered
+    } else {
+        answered
+    };
+    Run::one(call, nature)
 }
 
 /// What is still to come of a frame whose length is known.

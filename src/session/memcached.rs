@@ -154,11 +154,7 @@ impl Conversing {
         kind: Kind,
         nature: Nature,
     ) -> Result<(), Unsent> {
-        let run = Run {
-            kind,
-            replies: 1,
-            nature,
-        };
+        let run = Run::one(kind, nature);
         let sent = self.conversation.send(session, requests, run).await;
         session.client.facts.count_exchanges(1);
         let refusal = match sent {
@@ -228,11 +224,7 @@ impl Conversing {
         kind: Kind,
         is_armed: bool,
     ) -> Result<(), Broken<RequestViolation>> {
-        let run = Run {
-            kind,
-            replies: 1,
-            nature: Nature::Block,
-        };
+        let run = Run::one(kind, Nature::Block);
         if is_armed {
             let count = self.framer.scanned();
             let mut first = Vec::new();

@@ -5,44 +5,44 @@ use crate::support::message::Wire;
 use crate::support::socket::End;
 
 /// It asks.
-pub(crate) const REQUEST: u8 = 0x80;
+pub const REQUEST: u8 = 0x80;
 /// It is to be answered.
-pub(crate) const TWO_WAY: u8 = 0x40;
+pub const TWO_WAY: u8 = 0x40;
 /// It is a heartbeat.
-pub(crate) const HEARTBEAT: u8 = 0x20;
+pub const HEARTBEAT: u8 = 0x20;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) flags: u8,
-    pub(crate) id: u64,
-    pub(crate) payload: Vec<u8>,
+pub struct Frame {
+    pub flags: u8,
+    pub id: u64,
+    pub payload: Vec<u8>,
 }
 
 impl Frame {
-    pub(crate) fn new(flags: u8, id: u64, payload: impl AsRef<[u8]>) -> Self {
+    pub fn new(flags: u8, id: u64, payload: impl AsRef<[u8]>) -> Self {
         let payload = payload.as_ref().to_vec();
         Self { flags, id, payload }
     }
 
     /// One that is to be answered.
-    pub(crate) fn call(id: u64, payload: impl AsRef<[u8]>) -> Self {
+    pub fn call(id: u64, payload: impl AsRef<[u8]>) -> Self {
         Self::new(REQUEST | TWO_WAY, id, payload)
     }
 
-    pub(crate) fn reply(id: u64, payload: impl AsRef<[u8]>) -> Self {
+    pub fn reply(id: u64, payload: impl AsRef<[u8]>) -> Self {
         Self::new(0, id, payload)
     }
 
-    pub(crate) fn is(&self, flags: u8) -> bool {
+    pub fn is(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).unwrap();
         let mut bytes = vec![0xda, 0xbb, self.flags, 20];
         bytes.extend(self.id.to_be_bytes());
@@ -51,7 +51,7 @@ impl Frame {
         bytes
     }
 
-    pub(crate) fn read(wire: &mut Wire) -> Result<Self, End> {
+    pub fn read(wire: &mut Wire) -> Result<Self, End> {
         let head: [u8; 16] = wire.exactly(16)?.try_into().unwrap();
         assert_eq!(head[..2], [0xda, 0xbb], "no frame");
         let number = |range: std::ops::Range<usize>| {
@@ -65,7 +65,7 @@ impl Frame {
 }
 
 /// A client's question, and what it is told.
-pub(crate) trait Ask {
+pub trait Ask {
     fn call(&mut self, id: u64, payload: &str) -> &mut Self;
     fn told(&mut self) -> Frame;
     /// Where nothing else is under way.

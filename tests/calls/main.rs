@@ -1,7 +1,7 @@
 //! Frames with ids: many requests of many clients under way over few connections, answered in any order.
 //!
 //! Not here: real services and clients of such protocols (see `rpc.rs`).
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
 #[path = "../support/mod.rs"]
 mod support;

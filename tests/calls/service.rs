@@ -28,7 +28,7 @@ struct Memory {
     beats: u64,
 }
 
-pub(crate) fn obedient() -> Service {
+pub fn obedient() -> Service {
     Service::start(|mut connection| {
         let mut memory = Memory::default();
         while let Ok(frame) = Frame::read(&mut connection) {

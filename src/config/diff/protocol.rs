@@ -129,7 +129,7 @@ fn calls_entries(protocol: &Protocol) -> Vec<Entry> {
         true => "answer",
         false => "forward",
     });
-    let heartbeat = calls.and_then(|it| it.heartbeat_request.as_ref());
+    let interval = calls.map(|it| it.heartbeat_interval);
     let word = |word: Option<&str>| or_unset(word.map(str::to_owned));
     vec![
         ("frames.id", or_unset(calls.map(|it| ids_text(&it.ids)))),
@@ -149,11 +149,11 @@ fn calls_entries(protocol: &Protocol) -> Vec<Entry> {
         ),
         (
             "frames.heartbeat_request",
-            octets(heartbeat.map(|(request, _)| request)),
+            octets(calls.and_then(|it| it.heartbeat_request.as_ref())),
         ),
         (
             "frames.heartbeat_interval",
-            or_unset(heartbeat.map(|(_, interval)| time_text(*interval))),
+            or_unset(interval.map(time_text)),
         ),
     ]
 }

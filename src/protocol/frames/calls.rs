@@ -32,8 +32,10 @@ pub struct Calls {
     pub answers_heartbeats: bool,
     /// How heartbeats are answered: those of the service, and those of clients where millpond does.
     pub heartbeat_reply: Option<Vec<u8>>,
-    /// What a shared connection is sent that has been quiet for so long.
-    pub heartbeat_request: Option<(Vec<u8>, Duration)>,
+    /// What a shared connection is sent that is quiet.
+    pub heartbeat_request: Option<Vec<u8>>,
+    /// How long it is quiet before.
+    pub heartbeat_interval: Duration,
     /// What a client is sent in place of a reply that can't be had; `None`: its connection ends.
     pub error_reply: Option<Vec<u8>>,
 }
@@ -165,7 +167,7 @@ impl Calls {
     }
 
     fn check_templates(&self) -> Result<(), CallsFault> {
-        let heartbeat = self.heartbeat_request.as_ref().map(|(it, _)| it);
+        let heartbeat = self.heartbeat_request.as_ref();
         let reply = self.heartbeat_reply.as_ref();
         for (template, frame, way) in [
             (Template::Error, self.error_reply.as_ref(), Way::ToClient),
@@ -303,7 +305,7 @@ impl Calls {
 
     /// The heartbeat that a quiet connection is sent.
     pub(super) fn heartbeat(&self) -> Option<(Heartbeat<Call>, Duration)> {
-        let (message, interval) = self.heartbeat_request.clone()?;
+        let message = self.heartbeat_request.clone()?;
         let (ids, oneway) = match self.first_frame(&message) {
             Ok(Some(FirstFrame {
                 asked: Asked::Call(call),
@@ -316,7 +318,7 @@ impl Calls {
             oneway,
             heartbeat: true,
         };
-        Some((Heartbeat { message, kind }, interval))
+        Some((Heartbeat { message, kind }, self.heartbeat_interval))
     }
 
     /// What the head of a frame says.

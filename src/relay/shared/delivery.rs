@@ -177,11 +177,7 @@ impl<L: Language> Owner<L> {
         let Some((heartbeat, _)) = self.terms.language.heartbeat() else {
             return;
         };
-        let run = Run {
-            kind: heartbeat.kind,
-            replies: 1,
-            nature: Nature::Each,
-        };
+        let run = Run::one(heartbeat.kind, Nature::Each);
         let own = self.owed.own();
         // A link that takes nothing is about to end.
         let _ = self.link.send(own, &heartbeat.message, run, clock::now());

@@ -125,6 +125,17 @@ pub struct Run<K> {
     pub nature: Nature,
 }
 
+impl<K> Run<K> {
+    /// One request that has a reply.
+    pub fn one(kind: K, nature: Nature) -> Self {
+        Self {
+            kind,
+            replies: 1,
+            nature,
+        }
+    }
+}
+
 /// Why a request was not taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {

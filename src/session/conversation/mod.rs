@@ -215,11 +215,7 @@ impl<L: Language> Conversation<L> {
         let flushed = self.wait(session, Until::Flushed).await;
         flushed.map_err(Unsent::End)?;
         self.reply_begins = None;
-        let run = Run {
-            kind,
-            replies: 1,
-            nature: Nature::Each,
-        };
+        let run = Run::one(kind, Nature::Each);
         self.send(session, requests, run).await?;
         self.settle(session).await?;
         Ok(self.reply_begins)

@@ -200,11 +200,7 @@ impl Conversing {
         };
         let mut request = Vec::new();
         write_command(&[b"HELLO", version], &mut request);
-        let run = Run {
-            kind: self.shape(),
-            replies: 1,
-            nature: Nature::Each,
-        };
+        let run = Run::one(self.shape(), Nature::Each);
         let requests = Requests::Given(&request);
         match self.conversation.send(session, requests, run).await {
             Ok(()) => {

@@ -407,11 +407,7 @@ impl Conversing {
 
     /// Hands one command over to the connection that is held.
     async fn forward(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
-        let run = Run {
-            kind: self.shape(),
-            replies: 1,
-            nature: Nature::Each,
-        };
+        let run = Run::one(self.shape(), Nature::Each);
         let requests = Requests::Front(bytes);
         let sent = self.conversation.send(session, requests, run).await;
         self.forwarded(session, bytes, sent).await
@@ -483,11 +479,7 @@ impl Conversing {
                 .await?;
         }
         session.client.facts.count_exchanges(1);
-        let run = Run {
-            kind: self.shape(),
-            replies: 1,
-            nature: Nature::Block,
-        };
+        let run = Run::one(self.shape(), Nature::Block);
         let framer = &mut self.framer;
         let sent = self
             .conversation

@@ -122,6 +122,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "leaks",
             "lent",
             "lost_bytes",
+            "messages_dropped",
             "opens",
             "pins",
             "queue_full",
