@@ -36,6 +36,14 @@ impl Redis {
         Self { process, directory }
     }
 
+    /// Where it listens, as a configuration says it.
+    pub fn endpoint(&self) -> String {
+        format!(
+            "unix:{}",
+            self.directory.path().join("redis.sock").display()
+        )
+    }
+
     /// A connection to it.
     pub fn connect(&self) -> Connection {
         let socket = self.directory.path().join("redis.sock");
