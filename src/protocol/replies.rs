@@ -78,6 +78,8 @@ pub struct Heartbeat<K> {
     pub message: Vec<u8>,
     /// What it says of its reply.
     pub kind: K,
+    /// Whether it has one.
+    pub is_answered: bool,
 }
 
 /// A client can't be told: its protocol has no words for it.

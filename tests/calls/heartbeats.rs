@@ -110,6 +110,25 @@ fn a_quiet_connection_is_kept_alive_and_still_expires() {
 }
 
 #[test]
+fn a_quiet_connection_may_be_kept_alive_by_what_nobody_answers() {
+    let service = obedient();
+    let one_way = request().replace(r"\xe0", r"\xa0");
+    let proxy = in_front_of(&service)
+        .frames(&one_way)
+        .frames("heartbeat_interval = \"50ms\"")
+        .upstream("response_timeout = \"200ms\"")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(client.ask(1, "hello"), "hello");
+    service.wait_requests(12);
+    assert_eq!(client.ask(2, "hello"), "hello");
+    let now = proxy.wait_completed(2);
+    assert_eq!(now.sum("/upstreams/service/discards"), 0, "{:#}", now.0);
+    client.leave();
+    proxy.finish();
+}
+
+#[test]
 fn what_a_service_says_of_its_own_accord_reaches_nobody() {
     let service = obedient();
     let proxy = in_front_of(&service).start();

@@ -2,6 +2,7 @@
 //!
 //! Not here: real services and clients of such protocols (see `rpc.rs`).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+#![allow(unreachable_pub, reason = "its modules are one program")]
 
 #[path = "../support/mod.rs"]
 mod support;

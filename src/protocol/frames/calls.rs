@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::head::Head;
-use super::id::{self, IdValues, Ids, IdsFault, NoId, PLACES_MAX};
+use super::id::{self, IdValues, Ids, IdsFault, NoId, Place};
 use super::layout::{Framing, HEAD_BYTES_MAX, Layout, Mark};
 use super::{FrameViolation, RequestFacts};
 use crate::protocol::replies::{Heartbeat, Whose};
@@ -77,7 +77,7 @@ pub enum CallsFault {
     #[error("heartbeats with ids can't be told from replies without a mark of requests")]
     HeartbeatsUntold,
     /// Of the frames that are written in the file.
-    #[error("is not one whole frame with its id and magic")]
+    #[error("is not one whole frame with its id and magic that asks, or answers, as it should")]
     Template(Template),
 }
 
@@ -129,13 +129,6 @@ struct Seen {
     length: u64,
 }
 
-/// Which way a frame goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    ToService,
-    ToClient,
-}
-
 impl Calls {
     /// Says what makes the declaration impossible. The layout is possible.
     pub fn check(&self) -> Result<(), CallsFault> {
@@ -169,23 +162,26 @@ impl Calls {
     fn check_templates(&self) -> Result<(), CallsFault> {
         let heartbeat = self.heartbeat_request.as_ref();
         let reply = self.heartbeat_reply.as_ref();
-        for (template, frame, way) in [
-            (Template::Error, self.error_reply.as_ref(), Way::ToClient),
-            (Template::HeartbeatReply, reply, Way::ToClient),
-            (Template::HeartbeatReply, reply, Way::ToService),
-            (Template::HeartbeatRequest, heartbeat, Way::ToService),
+        for (template, frame, asks) in [
+            (Template::Error, self.error_reply.as_ref(), false),
+            (Template::HeartbeatReply, reply, false),
+            (Template::HeartbeatRequest, heartbeat, true),
         ] {
-            if frame.is_some_and(|frame| !self.is_whole(frame, way)) {
+            if frame.is_some_and(|frame| !self.is_whole(frame, asks)) {
                 return Err(CallsFault::Template(template));
             }
         }
         Ok(())
     }
 
-    fn is_whole(&self, frame: &[u8], way: Way) -> bool {
-        let head = self.head(frame);
-        matches!(head, Ok(Some(Seen { length, .. })) if length == frame.len() as u64)
-            && id::locate(self.places(way), frame, frame.len() as u64).is_ok()
+    /// Whether it is one whole frame that asks, or answers.
+    fn is_whole(&self, frame: &[u8], asks: bool) -> bool {
+        let Ok(Some(seen)) = self.head(frame) else {
+            return false;
+        };
+        seen.length == frame.len() as u64
+            && seen.asks.is_none_or(|it| it == asks)
+            && id::locate(self.places(asks), frame, seen.length).is_ok()
     }
 
     /// What the first of these bytes of a client's are; `None` where too few are in sight.
@@ -205,14 +201,11 @@ impl Calls {
             let asked = Asked::Answer;
             return Ok(Some(FirstFrame { length, asked }));
         }
-        let places = self.places(Way::ToService);
-        let spots = match id::locate(places, bytes, length) {
-            Ok(spots) => spots,
-            Err(NoId::NotInSight) => return Ok(None),
-            Err(NoId::Outside) => return Err(FrameViolation::BadId),
+        let Some(ids) = ids_of(&self.ids.request, bytes, length)? else {
+            return Ok(None);
         };
         let call = Call {
-            ids: id::read(places, spots, bytes),
+            ids,
             oneway: facts.oneway,
             heartbeat: facts.heartbeat,
         };
@@ -238,16 +231,13 @@ impl Calls {
             let retires = self.unasked == Unasked::Retire;
             return Ok(Some((Whose::Unasked { retires }, length)));
         }
-        let spots = match id::locate(self.places(Way::ToClient), bytes, length) {
-            Ok(spots) => spots,
-            Err(NoId::NotInSight) => return Ok(None),
-            Err(NoId::Outside) => return Err(FrameViolation::BadId),
+        let Some(ids) = ids_of(self.places(asks), bytes, length)? else {
+            return Ok(None);
         };
-        let ids = id::read(self.places(Way::ToClient), spots, bytes);
         let whose = match asks {
             true if facts.oneway => Whose::Heartbeat(None),
             true => {
-                let answer = self.heartbeat_answer(ids, Way::ToService);
+                let answer = self.heartbeat_answer(ids);
                 Whose::Heartbeat(answer.map(|message| Heartbeat {
                     message,
                     kind: Call {
@@ -255,6 +245,7 @@ impl Calls {
                         oneway: true,
                         heartbeat: true,
                     },
+                    is_answered: false,
                 }))
             }
             false => Whose::Asked(ids[0]),
@@ -265,60 +256,57 @@ impl Calls {
     /// What a client is told in place of a reply.
     pub fn error(&self, call: Call) -> Option<Vec<u8>> {
         let template = self.error_reply.as_ref()?;
-        Some(self.filled(template, call.ids, Way::ToClient))
+        Some(self.filled(template, call.ids))
     }
 
     /// How a client's heartbeat is answered, where millpond does.
     pub fn answer_to_heartbeat(&self, call: Call) -> Option<Vec<u8>> {
         let answers = self.answers_heartbeats && call.heartbeat && !call.oneway;
-        answers.then(|| self.heartbeat_answer(call.ids, Way::ToClient))?
+        answers.then(|| self.heartbeat_answer(call.ids))?
     }
 
-    fn heartbeat_answer(&self, ids: IdValues, way: Way) -> Option<Vec<u8>> {
+    fn heartbeat_answer(&self, ids: IdValues) -> Option<Vec<u8>> {
         let template = self.heartbeat_reply.as_ref()?;
-        Some(self.filled(template, ids, way))
+        Some(self.filled(template, ids))
     }
 
-    fn filled(&self, template: &[u8], ids: IdValues, way: Way) -> Vec<u8> {
+    /// A reply with these ids.
+    fn filled(&self, template: &[u8], ids: IdValues) -> Vec<u8> {
         let mut frame = template.to_vec();
-        self.put(&mut frame, ids, way);
+        self.put_reply(&mut frame, ids);
         frame
     }
 
-    /// Puts other ids into the beginning of a frame that has its places in sight.
+    /// Puts other ids into the beginning of a request that has its places in sight.
     pub(super) fn put_request(&self, frame: &mut [u8], ids: IdValues) {
-        self.put(frame, ids, Way::ToService);
+        put(&self.ids.request, frame, ids);
     }
 
     /// The same for a reply.
     pub(super) fn put_reply(&self, frame: &mut [u8], ids: IdValues) {
-        self.put(frame, ids, Way::ToClient);
-    }
-
-    fn put(&self, frame: &mut [u8], ids: IdValues, way: Way) {
-        let places = self.places(way);
-        match id::locate(places, frame, u64::MAX) {
-            Ok(spots) => id::write(places, spots, frame, ids),
-            Err(_) => debug_assert!(false, "the ids of a frame that goes on are in sight"),
-        }
+        put(&self.ids.reply, frame, ids);
     }
 
     /// The heartbeat that a quiet connection is sent.
     pub(super) fn heartbeat(&self) -> Option<(Heartbeat<Call>, Duration)> {
         let message = self.heartbeat_request.clone()?;
-        let (ids, oneway) = match self.first_frame(&message) {
-            Ok(Some(FirstFrame {
-                asked: Asked::Call(call),
-                ..
-            })) => (call.ids, call.oneway),
-            _ => ([0; PLACES_MAX], false),
+        let Ok(Some(FirstFrame {
+            asked: Asked::Call(call),
+            ..
+        })) = self.first_frame(&message)
+        else {
+            return None;
         };
         let kind = Call {
-            ids,
-            oneway,
             heartbeat: true,
+            ..call
         };
-        Some((Heartbeat { message, kind }, self.heartbeat_interval))
+        let heartbeat = Heartbeat {
+            message,
+            kind,
+            is_answered: !kind.oneway,
+        };
+        Some((heartbeat, self.heartbeat_interval))
     }
 
     /// What the head of a frame says.
@@ -346,16 +334,33 @@ impl Calls {
         }))
     }
 
-    fn places(&self, way: Way) -> &[id::Place] {
-        match way {
-            Way::ToService => &self.ids.request,
-            Way::ToClient => &self.ids.reply,
+    /// Where what asks has its ids, or what answers.
+    fn places(&self, asks: bool) -> &[Place] {
+        match asks {
+            true => &self.ids.request,
+            false => &self.ids.reply,
         }
     }
 
     fn marks(&self) -> impl Iterator<Item = Mark> {
         let marks = [self.layout.oneway, self.layout.heartbeat, self.asks];
         marks.into_iter().flatten()
+    }
+}
+
+/// What stands in the places of a frame; `None`: they are not in sight.
+fn ids_of(places: &[Place], bytes: &[u8], length: u64) -> Result<Option<IdValues>, FrameViolation> {
+    match id::locate(places, bytes, length) {
+        Ok(spots) => Ok(Some(id::read(places, spots, bytes))),
+        Err(NoId::NotInSight) => Ok(None),
+        Err(NoId::Outside) => Err(FrameViolation::BadId),
+    }
+}
+
+fn put(places: &[Place], frame: &mut [u8], ids: IdValues) {
+    match id::locate(places, frame, u64::MAX) {
+        Ok(spots) => id::write(places, spots, frame, ids),
+        Err(_) => debug_assert!(false, "the ids of a frame that goes on are in sight"),
     }
 }
 

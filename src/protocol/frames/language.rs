@@ -20,8 +20,9 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// Those that are declared so.
+    /// Those of a declaration that [`Calls::check`] lets through.
     pub fn new(calls: Arc<Calls>) -> Self {
+        debug_assert_eq!(calls.check(), Ok(()), "a checked declaration");
         let heartbeat = calls.heartbeat();
         Self { calls, heartbeat }
     }

@@ -128,7 +128,7 @@ impl<L: Language> Owner<L> {
     /// A heartbeat of the service's is dropped, and answered where that was asked for.
     fn heed_heartbeat(&mut self, answer: Option<Heartbeat<Kind<L>>>) {
         self.terms.upstream.stats().heartbeats_dropped.add(1);
-        if let Some(Heartbeat { message, kind }) = answer {
+        if let Some(Heartbeat { message, kind, .. }) = answer {
             let (own, now) = (self.owed.own(), self.moved_at);
             // Where there is no room for it, the service has enough to read that shows that we live.
             let _ = self.link.send_on(own, &message, kind, now);
@@ -164,9 +164,11 @@ impl<L: Language> Owner<L> {
     pub(super) fn finish_unanswered(&mut self) {
         let mut done = 0;
         while let Some(owed) = self.owed.take_done(self.writing.written_bytes) {
-            owed.mailbox.tell_done();
-            let stats = self.terms.upstream.stats();
-            stats.exchanges.increment(ExchangeOutcome::Completed);
+            if !Arc::ptr_eq(&owed.mailbox, self.owed.own()) {
+                owed.mailbox.tell_done();
+                let stats = self.terms.upstream.stats();
+                stats.exchanges.increment(ExchangeOutcome::Completed);
+            }
             done += 1;
         }
         self.note_answered(done);
@@ -177,7 +179,11 @@ impl<L: Language> Owner<L> {
         let Some((heartbeat, _)) = self.terms.language.heartbeat() else {
             return;
         };
-        let run = Run::one(heartbeat.kind, Nature::Each);
+        let nature = match heartbeat.is_answered {
+            true => Nature::Each,
+            false => Nature::Unanswered,
+        };
+        let run = Run::one(heartbeat.kind, nature);
         let own = self.owed.own();
         // A link that takes nothing is about to end.
         let _ = self.link.send(own, &heartbeat.message, run, clock::now());

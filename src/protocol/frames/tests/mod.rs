@@ -1,13 +1,24 @@
-//! The framers row by row, cut by cut, and against a plain reading of what a layout says.
+//! The framers and the ids row by row, cut by cut, and against a plain reading of what is declared.
 
 mod any;
+mod any_calls;
+mod calls;
+mod declared;
+mod ids;
 mod layouts;
+mod messages;
 mod replies;
 mod requests;
 mod rows;
 mod splits;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::*;
+use crate::protocol::replies::{
+    Heartbeat, Language, Replies, ReplyThen, ReplyViolation, Setup, Whose, Wordless,
+};
 use crate::protocol::tests::drive;
 use crate::protocol::{Eof, Framer, Reply};
 
