@@ -85,7 +85,7 @@ const BASES: &[(&str, &str, &str)] = &[
         "frames.client_heartbeats",
         "frames",
         "frames = { size = 4, id = \"3:1\", request = \"2:1:1\", heartbeat = \"2:2:2\", \
-         heartbeat_reply = \"abcd\" }",
+         heartbeat_reply = \"abbd\" }",
     ),
     ("frames.heartbeat_reply", "frames", WITH_IDS),
     ("frames.heartbeat_request", "frames", WITH_IDS),
@@ -737,7 +737,7 @@ upstream.orders.frames.request: must be written; allowed: { offset = 2, mask = 0
         r#"-protocol = "http"
 [upstream.orders] protocol = "frames"
 [upstream.orders] frames = { size = 8, id = "4:4", error_reply = "short" }"#,
-        r#"upstream.orders.frames.error_reply = "short": is not one whole frame with its id and magic; allowed: what a frame of the declared layout can have"#,
+        r#"upstream.orders.frames.error_reply = "short": is not one whole frame with its id and magic that asks, or answers, as it should; allowed: what a frame of the declared layout can have"#,
     ),
     (
         r#"-protocol = "http"
