@@ -10,6 +10,25 @@ pub struct DurationHistogram {
     histogram: prometheus::Histogram,
 }
 
+/// Durations that one task records, and hands over together.
+#[derive(Debug)]
+pub struct GatheredDurations {
+    local: prometheus::local::LocalHistogram,
+}
+
+impl GatheredDurations {
+    /// Records one duration of so many at once.
+    pub fn observe(&self, duration: Duration, count: usize) {
+        let seconds = duration.as_secs_f64();
+        (0..count).for_each(|_| self.local.observe(seconds));
+    }
+
+    /// Hands over what was recorded.
+    pub fn hand_over(&self) {
+        self.local.flush();
+    }
+}
+
 /// A consistent copy of a [`DurationHistogram`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Durations {
@@ -43,6 +62,13 @@ impl DurationHistogram {
     /// Records one duration.
     pub fn observe(&self, duration: Duration) {
         self.histogram.observe(duration.as_secs_f64());
+    }
+
+    /// For a task that records many at once.
+    pub fn gather(&self) -> GatheredDurations {
+        GatheredDurations {
+            local: self.histogram.local(),
+        }
     }
 
     /// A consistent copy.

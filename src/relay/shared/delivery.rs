@@ -49,6 +49,7 @@ impl<L: Language> Owner<L> {
     /// So many replies, or requests without one, are done.
     pub(super) fn note_answered(&mut self, answered: usize) {
         if answered > 0 {
+            self.durations.hand_over();
             self.has_answered = true;
             self.exchanges += answered as u64;
             let quiet_at = self.owed.is_empty().then_some(self.moved_at);
@@ -156,7 +157,7 @@ impl<L: Language> Owner<L> {
             stats
                 .exchanges
                 .add(ExchangeOutcome::Completed, moved.ended as u64);
-            (0..moved.ended).for_each(|_| stats.exchange_duration.observe(duration));
+            self.durations.observe(duration, moved.ended);
         }
     }
 

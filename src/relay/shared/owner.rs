@@ -24,6 +24,7 @@ use crate::protocol::replies::Language;
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
 use crate::relay::crossing::is_crossed;
+use crate::stats::histogram::GatheredDurations;
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
 
@@ -64,6 +65,8 @@ pub(super) struct Owner<L: Language> {
     pub(super) held_up: Option<(Arc<Mailbox<Kind<L>>>, Instant)>,
     /// What a session may leave lying in its mailbox, bytes.
     pub(super) mailbox_bytes_max: usize,
+    /// How long they took.
+    pub(super) durations: GatheredDurations,
     /// Exchanges carried since the lease began.
     pub(super) exchanges: u64,
     pub(super) moved_at: Instant,
@@ -144,6 +147,7 @@ impl<L: Language> Owner<L> {
             inbound: Buffer::new(0),
             writing: Writing::default(),
             owed: OwedReplies::new(terms.language.ids_max()),
+            durations: terms.upstream.stats().exchange_duration.gather(),
             terms,
             is_midway: false,
             write_broken: None,
