@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::frame::{Ask, Frame};
-use crate::in_front_of;
 use crate::service::obedient;
+use crate::support::client::Client;
 use crate::support::message::pattern;
 use crate::support::proxy::Config;
 use crate::support::socket::End;
-use crate::support::upstream::Service;
+use crate::support::upstream::{Nobody, Service};
 use crate::support::wait;
+use crate::{in_front_of, in_front_of_it};
 
 #[test]
 fn a_frame_that_is_none_ends_its_session_and_nobody_elses() {
@@ -108,6 +109,27 @@ fn ids_that_run_out_make_clients_wait_and_lose_nothing() {
     let now = proxy.wait_completed(CLIENTS as u64);
     assert_eq!(now.sum("/listeners/front/refusals"), 0, "{:#}", now.0);
     assert_eq!(service.accepted(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn an_endpoint_shares_no_more_connections_for_one_that_is_away() {
+    let (service, nobody) = (obedient(), Nobody::new());
+    let away = Config::to_all(&[service.address(), nobody.address()]);
+    let proxy = in_front_of_it(away).pool("shared = 2").start();
+    let mut clients: Vec<_> = (0..40).map(|_| proxy.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.call(1, "hold on");
+        service.wait_requests(number as u64 + 1);
+    }
+    let now = proxy.snapshot();
+    assert_eq!(
+        now.number("/upstreams/service/endpoints/0/shared"),
+        2,
+        "{:#}",
+        now.0
+    );
+    clients.into_iter().for_each(Client::reset);
     proxy.finish();
 }
 

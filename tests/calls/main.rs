@@ -24,6 +24,11 @@ const SIZE: u64 = 4;
 
 /// In front of `service`, which speaks what [`frame`] says.
 fn in_front_of(service: &Service) -> Config {
+    in_front_of_it(Config::to(service.address()))
+}
+
+/// With what [`frame`] says.
+fn in_front_of_it(config: Config) -> Config {
     let lines = [
         "length = { offset = 12, width = 4 }",
         "id = { offset = 4, width = 8 }",
@@ -34,7 +39,7 @@ fn in_front_of(service: &Service) -> Config {
     ];
     lines
         .into_iter()
-        .fold(Config::to(service.address()), Config::frames)
+        .fold(config, Config::frames)
         .protocol("frames")
         .pool(&format!("size = {SIZE}"))
 }

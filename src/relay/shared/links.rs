@@ -54,12 +54,16 @@ struct State<L: Language> {
     is_draining: bool,
     /// How often all were to be retired.
     flushes: u64,
+    /// Until then no connection is opened: the endpoints that can be had have as many as they may.
+    full_until: Option<Instant>,
 }
 
 /// A shared connection on its way, and who waits for it.
 #[derive(Debug)]
 struct Opening<L: Language> {
     key: PoolKey,
+    /// Where it leads to, once that is known.
+    endpoint: Option<EndpointId>,
     waiters: Vec<oneshot::Sender<Opened<L>>>,
 }
 
@@ -88,6 +92,8 @@ pub enum NotOpened {
     Refused(Vec<u8>),
     /// The service ended the connection before it could be used.
     Died,
+    /// The endpoints that can be had have as many shared connections as they may.
+    NoRoom,
 }
 
 /// The answer to [`Links::find`].
@@ -105,6 +111,8 @@ pub enum Found<L: Language> {
 
 /// A connection of another key that was not used for so long may be retired for this one.
 const QUIET_BEFORE_RETIRED: Duration = Duration::from_secs(1);
+/// After an endpoint was found to have as many as it may, for so long none is opened.
+const FULL_TIME: Duration = Duration::from_secs(1);
 /// Identities that are remembered without being used.
 const IDENTITIES_MAX: usize = 1024;
 
@@ -125,6 +133,7 @@ impl<L: Language> Links<L> {
                 rules,
                 is_draining: false,
                 flushes: 0,
+                full_until: None,
             }),
             identities: Mutex::default(),
             next_key: AtomicU32::new(1),
@@ -204,9 +213,10 @@ impl<L: Language> Links<L> {
             Some(link) => link.owed_replies() > 0 && !is_opening,
             None => !is_opening,
         };
-        if is_wanted && (state.has_room() || (least.is_none() && state.make_room(now))) {
+        if is_wanted && (state.has_room(now) || (least.is_none() && state.make_room(now))) {
             state.opening.push(Opening {
                 key: known.key,
+                endpoint: None,
                 waiters: Vec::new(),
             });
             self.tasks.spawn(Arc::clone(self).open(Arc::clone(known)));
@@ -284,6 +294,13 @@ impl<L: Language> Links<L> {
             Ok(Acquired::Wait(wait)) => wait.await.map_err(NotOpened::NotLent)?,
             Err(error) => return Err(NotOpened::NotLent(error)),
         };
+        if !self
+            .lock()
+            .may_share(known.key, lease.connection().endpoint)
+        {
+            lease.put_back(clock::now());
+            return Err(NotOpened::NoRoom);
+        }
         lease.share();
         self.owner(lease, Purpose::Shared, known, false).await
     }
@@ -345,8 +362,26 @@ impl<L: Language> Links<L> {
 }
 
 impl<L: Language> State<L> {
-    fn has_room(&self) -> bool {
-        self.open.len() + self.opening.len() < self.rules.shared * self.rules.endpoints
+    fn has_room(&self, now: Instant) -> bool {
+        let is_full = self.full_until.is_some_and(|until| now < until);
+        let max = self.rules.shared * self.rules.endpoints;
+        !is_full && self.open.len() + self.opening.len() < max
+    }
+
+    /// Whether the connection of this key that is on its way may be shared, now that it is known where it
+    /// leads to: an endpoint may have to carry what others would that have failed.
+    fn may_share(&mut self, key: PoolKey, endpoint: EndpointId) -> bool {
+        let is_there = |it: &Opening<L>| it.endpoint == Some(endpoint);
+        let opening = self.opening.iter().filter(|it| is_there(it)).count();
+        let open = self.open.iter().filter(|it| it.endpoint == endpoint);
+        if open.count() + opening >= self.rules.shared {
+            self.full_until = Some(clock::now() + FULL_TIME);
+            return false;
+        }
+        if let Some(opening) = self.opening.iter_mut().find(|it| it.key == key) {
+            opening.endpoint = Some(endpoint);
+        }
+        true
     }
 
     /// Retires the connection that has been quiet for longest, if it has been for a while.

@@ -271,7 +271,11 @@ impl<L: Language> Conversation<L> {
         match self.links.find(known, clock::now()) {
             Found::Link(_) => Ok(true),
             Found::QueueFull | Found::NoRoom => Ok(false),
-            Found::Wait(opened) => self.opened(session, opened).await.map(|_| true),
+            Found::Wait(opened) => match self.opened(session, opened).await {
+                Ok(_) => Ok(true),
+                Err(Unsent::NoRoom) => Ok(false),
+                Err(unsent) => Err(unsent),
+            },
         }
     }
 
@@ -402,6 +406,7 @@ fn refused(error: NotOpened) -> Unsent {
         NotOpened::NotLent(error) => Refusal::Ours(refusal::of_acquire(&error)),
         NotOpened::Refused(reply) => Refusal::Service(reply),
         NotOpened::Died => Refusal::Ours(RefusalReason::UpstreamDied),
+        NotOpened::NoRoom => return Unsent::NoRoom,
     })
 }
 
