@@ -33,6 +33,7 @@ impl PoolHoldings for Pools {
             ..EndpointHoldings::default()
         };
         UpstreamHoldings {
+            links: Vec::new(),
             waiters: 1,
             // A path may hold what the format has to escape.
             endpoints: vec![endpoint("127.0.0.1:80"), endpoint("unix:/run/a \"b\"\\c")],

@@ -6,12 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::histogram::Durations;
 use super::process::Process;
+use super::reason::{LeaseReason, Reason};
 use super::snapshot::{
     ListenerSnapshot, LostBytes, ResetCount, Snapshot, Tally, TerminationCount, UpstreamSnapshot,
 };
 use super::table::{self, Metric};
 use super::termination::{find, reachable, reachable_resets};
-use super::tree::EndpointHoldings;
+use super::tree::{EndpointHoldings, LinkRow};
 use super::witness::WitnessSnapshot;
 use crate::close::{Side, Termination};
 
@@ -110,6 +111,7 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     families.tally(&table::EXCHANGES, name, &upstream.exchanges);
     families.tally(&table::RETRIES, name, &upstream.retries);
     families.tally(&table::PINS, name, &upstream.pins);
+    gather_links(families, name, upstream);
     families.tally(&table::MESSAGES_DROPPED, name, &upstream.messages_dropped);
     families.tally(&table::RACES_LOST, name, &upstream.races_lost);
     families.tally(&table::OPENS, name, &upstream.opens);
@@ -140,6 +142,23 @@ fn gather_upstream(families: &mut Families, name: &str, upstream: &UpstreamSnaps
     gather_resets(families, leg, &upstream.resets);
     gather_lost_bytes(families, leg, upstream.lost_bytes);
     gather_leaks(families, leg, &upstream.leaks);
+}
+
+fn gather_links(families: &mut Families, name: &str, upstream: &UpstreamSnapshot) {
+    for reason in LeaseReason::ALL.iter().map(|it| it.label()) {
+        let has_it = |link: &&LinkRow| link.pinned == Some(reason);
+        let count = upstream.links.iter().filter(has_it).count();
+        families.count(&table::PINS_OPEN, &[name, reason], count as u64);
+    }
+    families.distribution(&table::PIN_DURATION, &[name], &upstream.pin_duration);
+    for endpoint in &upstream.endpoints {
+        let address = endpoint.address.as_str();
+        let links = upstream.links.iter();
+        let shared = links.filter(|it| it.pinned.is_none() && it.endpoint == address);
+        let sessions: usize = shared.map(|it| it.sessions).sum();
+        let labels = [name, address];
+        families.count(&table::SHARING_SESSIONS, &labels, sessions as u64);
+    }
 }
 
 fn gather_endpoint(families: &mut Families, name: &str, endpoint: &EndpointHoldings) {

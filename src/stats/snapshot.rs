@@ -17,7 +17,7 @@ use super::histogram::Durations;
 use super::ledger::{Book, Reset};
 use super::reason::Reason;
 use super::sessions::SessionRow;
-use super::tree::{EndpointHoldings, ListenerBranch, ListenerStats, Tree, UpstreamBranch};
+use super::tree::{EndpointHoldings, LinkRow, ListenerBranch, ListenerStats, Tree, UpstreamBranch};
 use super::witness::WitnessSnapshot;
 use crate::close::{Initiator, Manner, Phase, ResetCause, Termination};
 
@@ -119,6 +119,8 @@ pub struct UpstreamSnapshot {
     pub retries: Tally,
     /// Sessions that needed a connection of their own where connections are shared, by reason.
     pub pins: Tally,
+    /// Connections that are shared, or that one session has to itself for a while.
+    pub links: Vec<LinkRow>,
     /// Why requests that met the end of a reused connection were not sent again.
     pub races_lost: Tally,
     /// Connections that the ledger and the kernel do not agree about.
@@ -132,6 +134,9 @@ pub struct UpstreamSnapshot {
     /// How long exchanges took.
     #[serde(skip)]
     pub exchange_duration: Durations,
+    /// How long sessions had a connection to themselves where connections are shared.
+    #[serde(skip)]
+    pub pin_duration: Durations,
     /// How long successful connects took.
     #[serde(skip)]
     pub connect_duration: Durations,
@@ -335,6 +340,8 @@ impl UpstreamSnapshot {
             messages_dropped: Tally::of(&stats.messages_dropped),
             retries: Tally::of(&stats.retries),
             pins: Tally::of(&stats.pins),
+            links: holdings.links,
+            pin_duration: stats.pin_duration.read(),
             races_lost: Tally::of(&stats.races_lost),
             leaks: Tally::of(&stats.leaks),
             waiters: holdings.waiters,

@@ -69,6 +69,12 @@ metrics! {
         "Requests that met the end of a reused connection and failed, by why they were not sent again.";
     PINS = Counter "millpond_pins_total" ["upstream", "reason"] "":
         "Sessions that needed a connection of their own where connections are shared, by reason.";
+    PINS_OPEN = Gauge "millpond_pins_open" ["upstream", "reason"] "":
+        "Sessions that have a connection to themselves now where connections are shared, by reason.";
+    PIN_DURATION = Histogram "millpond_pin_duration_seconds" ["upstream"] "seconds":
+        "How long such a session had its connection.";
+    SHARING_SESSIONS = Gauge "millpond_sharing_sessions" ["upstream", "endpoint"] "":
+        "Sessions that share connections to the endpoint now.";
     HEARTBEATS_DROPPED = Counter "millpond_heartbeats_dropped_total" ["upstream"] "":
         "Heartbeats of the service that were dropped, because no client had asked for one.";
     MESSAGES_DROPPED = Counter "millpond_messages_dropped_total" ["upstream", "reason"] "":

@@ -75,6 +75,8 @@ pub struct UpstreamStats {
     pub queue_full: Counter,
     /// Why sessions needed a connection of their own where connections are shared.
     pub pins: Reasons<LeaseReason>,
+    /// How long they had it.
+    pub pin_duration: DurationHistogram,
     /// Why connections were discarded.
     pub discards: Reasons<DiscardReason>,
     /// Heartbeats of the service that were dropped, because no client had asked for one.
@@ -89,6 +91,23 @@ pub struct UpstreamStats {
     pub leaks: Reasons<Leak>,
 }
 
+/// One connection that has a task of its own. The field names are part of the stable interface.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LinkRow {
+    /// Its number, as records of resets have it.
+    pub connection: u64,
+    /// Its endpoint's address, as configured.
+    pub endpoint: String,
+    /// Sessions that it serves: those that share it, or the one that has it alone.
+    pub sessions: usize,
+    /// Replies that it owes them.
+    pub owed: usize,
+    /// Why one session has it alone; null where it is shared.
+    pub pinned: Option<&'static str>,
+    /// How long it has served so, seconds.
+    pub age_seconds: f64,
+}
+
 /// What a pool holds at this moment; asked for by a snapshot.
 pub trait PoolHoldings: Send + Sync {
     /// Every endpoint and the sessions waiting, all read under one lock.
@@ -96,12 +115,14 @@ pub trait PoolHoldings: Send + Sync {
 }
 
 /// What an upstream's pools hold at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct UpstreamHoldings {
     /// Sessions that wait for a connection.
     pub waiters: usize,
     /// One row for each endpoint, those being drained included.
     pub endpoints: Vec<EndpointHoldings>,
+    /// One row for each connection that is shared, or pinned to a session; in the order of their numbers.
+    pub links: Vec<LinkRow>,
 }
 
 /// What one endpoint's pool holds at one moment. The field names are part of the stable interface.

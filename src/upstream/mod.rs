@@ -443,6 +443,8 @@ impl Upstream {
 
 impl PoolHoldings for Upstream {
     fn holdings(&self) -> UpstreamHoldings {
+        let sharer = self.sharer();
+        let links = sharer.map_or_else(Vec::new, |it| it.links(clock::now()));
         let state = self.lock();
         let endpoints = state
             .core
@@ -463,6 +465,7 @@ impl PoolHoldings for Upstream {
         UpstreamHoldings {
             waiters: state.core.waiters(),
             endpoints: endpoints.collect(),
+            links,
         }
     }
 }

@@ -3,10 +3,11 @@
 //! Not here: sharing itself (see `relay::shared`).
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::checked;
 use crate::pool::EndpointId;
+use crate::stats::tree::LinkRow;
 
 pub use crate::config::checked::Retry;
 
@@ -18,6 +19,8 @@ pub trait Sharer: Send + Sync + fmt::Debug {
     fn resume(&self);
     /// Every connection is retired at its next boundary.
     fn flush(&self);
+    /// The connections that are shared, or pinned to a session.
+    fn links(&self, now: Instant) -> Vec<LinkRow>;
     /// Other rules hold from now on, and these endpoints are in force.
     fn apply(&self, rules: &SharingRules, endpoints: &[EndpointId]);
 }

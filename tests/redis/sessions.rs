@@ -273,6 +273,46 @@ fn bytes_that_would_close_the_shared_connection_hurt_their_sender_alone() {
 }
 
 #[test]
+fn the_snapshot_says_who_shares_a_connection_and_who_has_one_and_why() {
+    let redis = Redis::start();
+    let proxy = in_front_of(&redis).start();
+    let mut sharing = [1, 2, 3].map(|_| Client::dial(proxy.address()));
+    for client in &mut sharing {
+        assert_eq!(client.ask(&["SET", "a", "b"]), Reply::ok());
+    }
+    let mut watching = Client::dial(proxy.address());
+    assert_eq!(watching.ask(&["WATCH", "a"]), Reply::ok());
+    let now = proxy.snapshot();
+    let links = now.0.pointer("/upstreams/service/links").unwrap();
+    let links = links.as_array().unwrap();
+    let with = |pinned: Option<&str>| {
+        let rows = links.iter().filter(|it| it["pinned"].as_str() == pinned);
+        rows.map(|it| it["sessions"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((with(None), with(Some("watch"))), (3, 1), "{:#}", now.0);
+    assert!(links.iter().all(|it| it["owed"] == 0), "{:#}", now.0);
+    let has = |line: &str| {
+        let metrics = proxy.metrics();
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    };
+    has("millpond_pins_open{upstream=\"service\",reason=\"watch\"} 1\n");
+    has(&format!(
+        "millpond_sharing_sessions{{upstream=\"service\",endpoint=\"{}\"}} 3\n",
+        now.text("/upstreams/service/endpoints/0/address")
+    ));
+    has("millpond_pin_duration_seconds_count{upstream=\"service\"} 0\n");
+    assert_eq!(watching.ask(&["UNWATCH"]), Reply::ok());
+    proxy.wait_until("it is given back", |now| {
+        now.number("/upstreams/service/endpoints/0/leased") == 0
+    });
+    has("millpond_pins_open{upstream=\"service\",reason=\"watch\"} 0\n");
+    has("millpond_pin_duration_seconds_count{upstream=\"service\"} 1\n");
+    sharing.into_iter().for_each(Client::leave);
+    watching.leave();
+    finish(proxy, &redis);
+}
+
+#[test]
 fn a_session_that_is_idle_is_let_go_by_a_drain_and_by_its_idle_timeout() {
     let redis = Redis::start();
     let proxy = in_front_of(&redis)

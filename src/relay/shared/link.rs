@@ -24,7 +24,8 @@ use super::mailbox::{Mailbox, Nature};
 use super::owed::Owed;
 use crate::pool::{Connection, EndpointId, PoolKey};
 use crate::protocol::replies::{Language, Replies};
-use crate::stats::reason::DiscardReason;
+use crate::stats::reason::{DiscardReason, LeaseReason, Reason};
+use crate::stats::tree::LinkRow;
 
 /// What a request of `L` says about its reply.
 pub type Kind<L> = <<L as Language>::Replies as Replies>::Kind;
@@ -45,8 +46,12 @@ pub struct Link<L: Language> {
     pub endpoint: EndpointId,
     /// The endpoint's address as configured.
     pub address: Arc<str>,
-    /// It serves one session only; that never changes.
-    pub(super) is_pinned: bool,
+    /// It serves one session only, and why; that never changes.
+    pub(super) pinned: Option<LeaseReason>,
+    /// Since when it serves.
+    since: Instant,
+    /// Sessions that share it.
+    sessions: AtomicUsize,
     state: Mutex<State<L>>,
     owner: AtomicWaker,
     owed_replies: AtomicUsize,
@@ -77,9 +82,9 @@ pub(super) enum Purpose<L: Language> {
     /// Every session of its key.
     Shared,
     /// One session, which is owed each reply.
-    Pinned(Arc<Mailbox<Kind<L>>>),
+    Pinned(LeaseReason, Arc<Mailbox<Kind<L>>>),
     /// One session, which gets all that the service says.
-    Streaming(Arc<Mailbox<Kind<L>>>),
+    Streaming(LeaseReason, Arc<Mailbox<Kind<L>>>),
 }
 
 /// What is to become of a link.
@@ -158,7 +163,12 @@ impl<L: Language> Link<L> {
             key: connection.key,
             endpoint: connection.endpoint,
             address: Arc::clone(&connection.address),
-            is_pinned: !matches!(purpose, Purpose::Shared),
+            pinned: match &purpose {
+                Purpose::Shared => None,
+                Purpose::Pinned(reason, _) | Purpose::Streaming(reason, _) => Some(*reason),
+            },
+            since: now,
+            sessions: AtomicUsize::new(0),
             state: Mutex::new(State {
                 gathered: Gathered::default(),
                 purpose,
@@ -238,7 +248,9 @@ impl<L: Language> Link<L> {
 
     /// From here on the pinned session gets all that the service says. Nothing is owed.
     pub(super) fn stream_to(&self, mailbox: &Arc<Mailbox<Kind<L>>>) {
-        self.lock().purpose = Purpose::Streaming(Arc::clone(mailbox));
+        if let Some(reason) = self.pinned {
+            self.lock().purpose = Purpose::Streaming(reason, Arc::clone(mailbox));
+        }
     }
 
     /// Replies that are owed.
@@ -332,8 +344,8 @@ impl<L: Language> Link<L> {
     /// The mailbox that gets all that the service says, if one does.
     pub(super) fn streams_to(&self) -> Option<Arc<Mailbox<Kind<L>>>> {
         match &self.lock().purpose {
-            Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
-            Purpose::Shared | Purpose::Pinned(_) => None,
+            Purpose::Streaming(_, mailbox) => Some(Arc::clone(mailbox)),
+            Purpose::Shared | Purpose::Pinned(..) => None,
         }
     }
 
@@ -343,7 +355,9 @@ impl<L: Language> Link<L> {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.standing, Standing::Ended);
         let holder = match (&state.purpose, before) {
-            (Purpose::Pinned(holder) | Purpose::Streaming(holder), Standing::Open) => Some(holder),
+            (Purpose::Pinned(_, holder) | Purpose::Streaming(_, holder), Standing::Open) => {
+                Some(holder)
+            }
             _ => None,
         };
         let holder = holder.cloned();
@@ -359,8 +373,48 @@ impl<L: Language> Link<L> {
         gathered
     }
 
+    /// What an operator may know of it.
+    pub(super) fn row(&self, now: Instant) -> LinkRow {
+        LinkRow {
+            connection: self.id,
+            endpoint: self.address.to_string(),
+            sessions: match self.pinned {
+                None => self.sessions.load(Ordering::Relaxed),
+                Some(_) => 1,
+            },
+            owed: self.owed_replies(),
+            pinned: self.pinned.map(Reason::label),
+            age_seconds: now.saturating_duration_since(self.since).as_secs_f64(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's share of a connection.
+#[derive(Debug)]
+pub struct Share<L: Language> {
+    link: Arc<Link<L>>,
+}
+
+impl<L: Language> Share<L> {
+    /// Of this connection.
+    pub fn of(link: Arc<Link<L>>) -> Self {
+        link.sessions.fetch_add(1, Ordering::Relaxed);
+        Self { link }
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &Arc<Link<L>> {
+        &self.link
+    }
+}
+
+impl<L: Language> Drop for Share<L> {
+    fn drop(&mut self) {
+        self.link.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -27,7 +27,8 @@ use super::setup::Unprepared;
 use super::terms::Terms;
 use crate::pool::{EndpointId, Lease, PoolKey};
 use crate::protocol::replies::Language;
-use crate::stats::reason::DiscardReason;
+use crate::stats::reason::{DiscardReason, LeaseReason};
+use crate::stats::tree::LinkRow;
 use crate::sys::clock;
 use crate::upstream::{AcquireError, Acquired, Retry, Sharer, SharingRules, Upstream, Want};
 
@@ -48,7 +49,10 @@ pub struct Links<L: Language> {
 
 #[derive(Debug)]
 struct State<L: Language> {
+    /// Those that are shared.
     open: Vec<Arc<Link<L>>>,
+    /// Those that are pinned.
+    pinned: Vec<Arc<Link<L>>>,
     opening: Vec<Opening<L>>,
     rules: SharingRules,
     is_draining: bool,
@@ -129,6 +133,7 @@ impl<L: Language> Links<L> {
             tasks: tasks.clone(),
             state: Mutex::new(State {
                 open: Vec::new(),
+                pinned: Vec::new(),
                 opening: Vec::new(),
                 rules,
                 is_draining: false,
@@ -246,11 +251,13 @@ impl<L: Language> Links<L> {
         self: &Arc<Self>,
         lease: Lease,
         known: &Arc<Known<L>>,
-        mailbox: &Arc<Mailbox<Kind<L>>>,
+        (reason, mailbox): (LeaseReason, &Arc<Mailbox<Kind<L>>>),
         is_proof: bool,
     ) -> Result<Arc<Link<L>>, NotOpened> {
-        let purpose = Purpose::Pinned(Arc::clone(mailbox));
+        let purpose = Purpose::Pinned(reason, Arc::clone(mailbox));
         let owner = self.owner(lease, purpose, known, is_proof).await?;
+        // Before its task begins, which forgets it at its end.
+        self.lock().pinned.push(Arc::clone(&owner.link));
         Ok(self.let_serve(owner, known))
     }
 
@@ -351,6 +358,7 @@ impl<L: Language> Links<L> {
         let retry = {
             let mut state = self.lock();
             state.open.retain(|it| !Arc::ptr_eq(it, &link));
+            state.pinned.retain(|it| !Arc::ptr_eq(it, &link));
             state.rules.retry
         };
         owner.finish(end, retry).await;
@@ -451,6 +459,14 @@ impl<L: Language> Sharer for Links<L> {
 
     fn flush(&self) {
         self.lock().close_all(DiscardReason::Flushed);
+    }
+
+    fn links(&self, now: Instant) -> Vec<LinkRow> {
+        let state = self.lock();
+        let links = state.open.iter().chain(&state.pinned);
+        let mut rows: Vec<_> = links.map(|link| link.row(now)).collect();
+        rows.sort_unstable_by_key(|row| row.connection);
+        rows
     }
 
     fn apply(&self, rules: &SharingRules, endpoints: &[EndpointId]) {

@@ -137,7 +137,7 @@ impl<L: Language> Owner<L> {
     pub(super) fn new(lease: Lease, link: Arc<Link<L>>, terms: Arc<Terms<L>>) -> Self {
         let now = clock::now();
         Self {
-            mailbox_bytes_max: match link.is_pinned {
+            mailbox_bytes_max: match link.pinned.is_some() {
                 true => PINNED_MAILBOX_BYTES_MAX,
                 false => SHARED_MAILBOX_BYTES_MAX,
             },
@@ -362,7 +362,7 @@ impl<L: Language> Owner<L> {
             .timing
             .max_exchanges()
             .is_some_and(|max| carried >= max);
-        if is_spent && !self.link.is_pinned {
+        if is_spent && self.link.pinned.is_none() {
             self.link.close(DiscardReason::MaxExchanges);
         }
         let is_quiet = self.owed.is_empty() && self.writing.is_done() && !self.link.has_gathered();
@@ -418,7 +418,7 @@ impl<L: Language> Owner<L> {
             return since.map(|since| (since + HELD_UP_MAX, Due::CutOff));
         }
         let is_open = self.link.standing() == Standing::Open;
-        if self.link.is_pinned || (!is_open && self.owed.is_empty()) {
+        if self.link.pinned.is_some() || (!is_open && self.owed.is_empty()) {
             return None;
         }
         let timing = &self.terms.timing;

@@ -13,7 +13,9 @@ use super::links::{Known, Links, NotOpened};
 use super::mailbox::Mailbox;
 use crate::pool::Lease;
 use crate::protocol::replies::Language;
-use crate::stats::reason::DiscardReason;
+use crate::stats::reason::{DiscardReason, LeaseReason};
+use crate::sys::clock;
+use crate::upstream::Upstream;
 
 /// For how long a session needs the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Pin<L: Language> {
     link: Arc<Link<L>>,
     pinning: Pinning,
     is_over: bool,
+    since: Instant,
+    upstream: Arc<Upstream>,
 }
 
 impl<L: Language> Links<L> {
@@ -52,7 +56,7 @@ impl<L: Language> Links<L> {
         Some(Pinning { _any: permit, long })
     }
 
-    /// Pins a lease to the session of `mailbox`. `is_proof`: the service is told anew who is served.
+    /// Pins a lease to the session of a mailbox, for a reason. `is_proof`: the service is told anew who is served.
     ///
     /// # Errors
     /// The service refused who is served, or died of it.
@@ -61,14 +65,16 @@ impl<L: Language> Links<L> {
         pinning: Pinning,
         lease: Lease,
         known: &Arc<Known<L>>,
-        mailbox: &Arc<Mailbox<Kind<L>>>,
+        whose: (LeaseReason, &Arc<Mailbox<Kind<L>>>),
         is_proof: bool,
     ) -> Result<Pin<L>, NotOpened> {
-        let link = self.serve_alone(lease, known, mailbox, is_proof).await?;
+        let link = self.serve_alone(lease, known, whose, is_proof).await?;
         Ok(Pin {
             link,
             pinning,
             is_over: false,
+            since: clock::now(),
+            upstream: Arc::clone(self.upstream()),
         })
     }
 }
@@ -130,6 +136,8 @@ pub struct TooMany;
 
 impl<L: Language> Drop for Pin<L> {
     fn drop(&mut self) {
+        let duration = clock::now().saturating_duration_since(self.since);
+        self.upstream.stats().pin_duration.observe(duration);
         if !self.is_over {
             self.link
                 .stand(Standing::Abandoned(DiscardReason::Cancelled));

@@ -31,7 +31,7 @@ use crate::pool::Lease;
 use crate::protocol::replies::Language;
 use crate::relay::shared::{
     Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Opened, Patience,
-    Pin, Returned, Run,
+    Pin, Returned, Run, Share,
 };
 use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;
@@ -43,7 +43,7 @@ pub(super) struct Conversation<L: Language> {
     /// Whose connections serve it.
     pub(super) known: Arc<Known<L>>,
     mailbox: Arc<Mailbox<Kind<L>>>,
-    link: Option<Arc<Link<L>>>,
+    share: Option<Share<L>>,
     pub(super) pin: Option<Pin<L>>,
     /// The pin is for what may take as long as it likes.
     is_long: bool,
@@ -110,7 +110,7 @@ impl<L: Language> Conversation<L> {
             links,
             known,
             mailbox: Arc::default(),
-            link: None,
+            share: None,
             pin: None,
             is_long: false,
             in_flight: 0,
@@ -154,7 +154,7 @@ impl<L: Language> Conversation<L> {
     /// Is served over the connections of another identity from now on.
     pub(super) fn serve_as(&mut self, known: Arc<Known<L>>) {
         self.known = known;
-        self.link = None;
+        self.share = None;
     }
 
     /// Hands over whole requests with so many replies.
@@ -198,7 +198,7 @@ impl<L: Language> Conversation<L> {
                     self.wait(session, Until::Settled)
                         .await
                         .map_err(Unsent::End)?;
-                    self.link = None;
+                    self.share = None;
                 }
             }
         }
@@ -294,7 +294,7 @@ impl<L: Language> Conversation<L> {
     /// The connection that is shared: the one before where something is in flight, else the least
     /// loaded.
     async fn shared_link(&mut self, session: &mut Session) -> Result<Arc<Link<L>>, Unsent> {
-        if let Some(link) = &self.link
+        if let Some(link) = self.share.as_ref().map(Share::link)
             && (self.in_flight > 0 || (self.links.is_single() && link.is_open()))
         {
             return Ok(Arc::clone(link));
@@ -309,7 +309,10 @@ impl<L: Language> Conversation<L> {
                 self.opened(session, opened).await?
             }
         };
-        self.link = Some(Arc::clone(&link));
+        let is_same = |share: &Share<L>| Arc::ptr_eq(share.link(), &link);
+        if !self.share.as_ref().is_some_and(is_same) {
+            self.share = Some(Share::of(Arc::clone(&link)));
+        }
         Ok(link)
     }
 
@@ -341,7 +344,7 @@ impl<L: Language> Conversation<L> {
         let lease = self.lease(session, known).await?;
         session.note_lease(&lease);
         let mailbox = Arc::clone(&self.mailbox);
-        let pinned = links.pin_lease(pinning, lease, known, &mailbox, is_proof);
+        let pinned = links.pin_lease(pinning, lease, known, (reason, &mailbox), is_proof);
         let pin = self
             .while_listening(session, pinned)
             .await?
@@ -394,8 +397,8 @@ impl<L: Language> Conversation<L> {
 
     fn leave_mailbox(&self) {
         self.mailbox.leave();
-        if let Some(link) = self.link.as_ref().filter(|_| self.in_flight > 0) {
-            link.tell_left();
+        if let Some(share) = self.share.as_ref().filter(|_| self.in_flight > 0) {
+            share.link().tell_left();
         }
     }
 }

@@ -27,7 +27,7 @@ impl<L: Language> Conversation<L> {
     ) -> Result<(), SessionEnd> {
         let was_pinned = self.pin.take().is_some() | std::mem::take(&mut self.was_pinned);
         // Others may still be under way over one that answers in any order.
-        self.link = self.link.take().filter(|link| !link.has_ended());
+        self.share = self.share.take().filter(|share| !share.link().has_ended());
         let returned = std::mem::take(&mut self.returned);
         if returned.iter().any(|it| matches!(it, Returned::Cut(_))) {
             let (initiator, manner) = (Initiator::Upstream, Manner::Truncated);

@@ -16,6 +16,7 @@ struct OnePool;
 impl PoolHoldings for OnePool {
     fn holdings(&self) -> UpstreamHoldings {
         UpstreamHoldings {
+            links: Vec::new(),
             waiters: 3,
             endpoints: vec![EndpointHoldings {
                 address: "127.0.0.1:80".to_owned(),

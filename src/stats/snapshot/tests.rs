@@ -121,6 +121,7 @@ fn the_upstreams_part_is_what_the_interface_promises() {
             "heartbeats_dropped",
             "leaks",
             "lent",
+            "links",
             "lost_bytes",
             "messages_dropped",
             "opens",
