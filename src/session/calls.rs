@@ -72,6 +72,7 @@ impl Calling {
                 Asked::Answer => {
                     let stats = session.rules.upstream.stats();
                     stats.messages_dropped.increment(DroppedMessage::Answer);
+                    self.request_since = None;
                     self.skipped = length;
                     Ok(())
                 }
@@ -177,6 +178,7 @@ impl Calling {
             Err(Unsent::NoRoom) => Some(Refusal::Ours(RefusalReason::NoLeases)),
         };
         if let Some(refusal) = refusal {
+            self.request_since = None;
             self.skipped = length;
             return self.refuse(session, call, &refusal).await;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::frame::{Ask, Frame};
+use crate::frame::{Ask, Frame, REQUEST};
 use crate::service::obedient;
 use crate::support::client::Client;
 use crate::support::message::pattern;
@@ -109,6 +109,72 @@ fn ids_that_run_out_make_clients_wait_and_lose_nothing() {
     let now = proxy.wait_completed(CLIENTS as u64);
     assert_eq!(now.sum("/listeners/front/refusals"), 0, "{:#}", now.0);
     assert_eq!(service.accepted(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn ids_that_are_never_answered_do_not_run_out() {
+    // It answers what begins with `a`, so that it is not silent.
+    let service = Service::start(|mut connection| {
+        while let Ok(frame) = connection.exactly(5) {
+            connection.count_request();
+            if frame[2] == b'a' {
+                connection.write(frame);
+            }
+        }
+    });
+    let proxy = Config::to(service.address())
+        .protocol("frames")
+        .frames("length = { offset = 0, width = 1 }")
+        .frames("id = { offset = 1, width = 1 }")
+        .frames(r"error_reply = '\x04\x00err'")
+        .upstream("response_timeout = \"300ms\"")
+        .start();
+    let mut asks = proxy.client();
+    let mut waits = proxy.client();
+    for _ in 0..100 {
+        waits.send(narrow(1, "bbb"));
+    }
+    proxy.wait_until("they are given up", |now| {
+        asks.send(narrow(2, "aaa"));
+        assert_eq!(asks.exactly(5).unwrap(), narrow(2, "aaa"));
+        now.listener("refusals/response_timeout") == 100
+    });
+    proxy.wait_upstream("discards/response_timeout", 1);
+    for _ in 0..100 {
+        assert_eq!(waits.exactly(5).unwrap(), narrow(1, "err"));
+    }
+    for _ in 0..200 {
+        waits.send(narrow(3, "aaa"));
+        assert_eq!(waits.exactly(5).unwrap(), narrow(3, "aaa"));
+    }
+    drop((asks, waits));
+    proxy.finish();
+}
+
+#[test]
+fn a_service_that_does_not_read_keeps_nobody_for_ever() {
+    let gate = wait::Gate::new();
+    let held = gate.clone();
+    let service = Service::start(move |_connection| held.pass());
+    let proxy = in_front_of(&service)
+        .upstream("response_timeout = \"500ms\"")
+        .start();
+    let address = proxy.address();
+    let note = Frame::new(REQUEST, 1, vec![b'n'; 60_000]).bytes();
+    let over = wait::Flag::default();
+    std::thread::scope(|scope| {
+        let over = &over;
+        scope.spawn(move || {
+            let mut client = Client::dial(address);
+            // None of them has a reply to wait for.
+            while !over.is_raised() && client.try_send(&note).is_ok() {}
+        });
+        let _raise = over.raise_at_end();
+        let now = proxy.wait_upstream("discards/response_timeout", 1);
+        assert!(now.upstream("exchanges/completed") > 0, "{:#}", now.0);
+    });
+    gate.open_for_all();
     proxy.finish();
 }
 

@@ -122,6 +122,42 @@ fn a_client_that_leaves_behind_a_request_without_a_reply_has_it_done() {
 }
 
 #[test]
+fn the_answer_to_what_asked_for_none_reaches_nobody() {
+    let service = obedient();
+    let proxy = in_front_of(&service).start();
+    let mut waits = proxy.client();
+    waits.call(1, "hold on");
+    service.wait_requests(1);
+    let mut talks = proxy.client();
+    for id in 0..20 {
+        talks.send(Frame::new(REQUEST, id, "talk back").bytes());
+    }
+    assert_eq!(talks.ask(1, "let"), "done");
+    assert_eq!(waits.told(), Frame::reply(1, "held on"));
+    let now = proxy.wait_upstream("messages_dropped/unowned", 20);
+    assert_eq!(now.sum("/upstreams/service/discards"), 0, "{:#}", now.0);
+    assert!(waits.owes_nothing() && talks.owes_nothing());
+    drop((waits, talks));
+    proxy.finish();
+}
+
+#[test]
+fn a_connection_in_the_midst_of_a_message_is_not_lent_again() {
+    let service = obedient();
+    let proxy = in_front_of(&service).start();
+    for round in 0..3 {
+        let text = format!("tail {round} {}", "x".repeat(100_000));
+        let mut client = proxy.client();
+        assert!(client.ask(round, &text) == text, "another's bytes");
+        client.leave();
+        proxy.wait_until("it is discarded", |now| {
+            now.sum("/upstreams/service/discards") == round + 1
+        });
+    }
+    proxy.finish();
+}
+
+#[test]
 fn long_replies_and_long_requests_pass_beside_short_ones() {
     let service = obedient();
     let proxy = in_front_of(&service).start();

@@ -9,8 +9,10 @@
 //! | `die` | the end |
 //! | `beat` | a heartbeat that is to be answered; then `beaten` |
 //! | `push` | a message of the service's own that has the id of the request; then `pushed` |
+//! | `tail …` | the same, and then half of a message of the service's own |
 //! | `stray` | a reply that nobody asked for; then `strayed` |
 //! | `notes` | how many one-way requests came |
+//! | `talk back`, without asking for a reply | `nobody asked` |
 //! | a heartbeat | `alive` |
 //! | anything else | the same |
 //!
@@ -41,6 +43,9 @@ pub fn obedient() -> Service {
                 memory.beats += 1;
             } else if !frame.is(TWO_WAY) {
                 memory.notes += 1;
+                if frame.payload == b"talk back" {
+                    connection.write(Frame::reply(frame.id, "nobody asked").bytes());
+                }
             } else if !obey(&mut connection, &mut memory, frame) {
                 return;
             }
@@ -87,6 +92,12 @@ fn obey(connection: &mut Connection, memory: &mut Memory, frame: Frame) -> bool 
         "push" => {
             say(Frame::new(REQUEST, id, "of my own accord"));
             "pushed".to_owned()
+        }
+        "tail" => {
+            say(Frame::reply(id, text));
+            let whole = Frame::new(REQUEST, 1, [b'y'; 1000]).bytes();
+            connection.write(&whole[..500]);
+            return true;
         }
         "stray" => {
             say(Frame::reply(u64::MAX, "for nobody"));

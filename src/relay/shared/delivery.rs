@@ -52,7 +52,7 @@ impl<L: Language> Owner<L> {
             self.durations.hand_over();
             self.has_answered = true;
             self.exchanges += answered as u64;
-            let quiet_at = self.owed.is_empty().then_some(self.moved_at);
+            let quiet_at = self.owed.is_quiet().then_some(self.moved_at);
             self.link.answered(answered, quiet_at);
         }
     }
@@ -129,6 +129,8 @@ impl<L: Language> Owner<L> {
     /// A heartbeat of the service's is dropped, and answered where that was asked for.
     fn heed_heartbeat(&mut self, answer: Option<Heartbeat<Kind<L>>>) {
         self.terms.upstream.stats().heartbeats_dropped.add(1);
+        // Between the parts of a request that goes on in pieces there is no room for it.
+        let answer = answer.filter(|_| self.link.pinned.is_none());
         if let Some(Heartbeat { message, kind, .. }) = answer {
             let (own, now) = (self.owed.own(), self.moved_at);
             // Where there is no room for it, the service has enough to read that shows that we live.
@@ -166,6 +168,7 @@ impl<L: Language> Owner<L> {
         let mut done = 0;
         while let Some(owed) = self.owed.take_done(self.writing.written_bytes) {
             if !Arc::ptr_eq(&owed.mailbox, self.owed.own()) {
+                self.used_at = self.wrote_at;
                 owed.mailbox.tell_done();
                 let stats = self.terms.upstream.stats();
                 stats.exchanges.increment(ExchangeOutcome::Completed);
@@ -185,9 +188,10 @@ impl<L: Language> Owner<L> {
             false => Nature::Unanswered,
         };
         let run = Run::one(heartbeat.kind, nature);
-        let own = self.owed.own();
+        self.moved_at = clock::now();
+        let (own, now) = (self.owed.own(), self.moved_at);
         // A link that takes nothing is about to end.
-        let _ = self.link.send(own, &heartbeat.message, run, clock::now());
+        let _ = self.link.send(own, &heartbeat.message, run, now);
     }
 }
 
@@ -221,6 +225,7 @@ fn hand_out<L: Language>(
         }
         taken += frame.taken;
         *is_midway = frame.then == ReplyThen::More;
+        owed.is_begun = *is_midway && (owed.is_begun || frame.shown);
         if frame.then == ReplyThen::End {
             owed.replies -= 1;
             owed.answered += 1;

@@ -22,13 +22,14 @@ use crate::upstream::Retry;
 impl<L: Language> Owner<L> {
     /// Ends the connection, or gives it back, and gives every session back what it was owed.
     pub(super) async fn finish(mut self, end: End, retry: Retry) {
-        let is_clean = end == End::GivenBack(Left::Nothing) && self.inbound.is_empty();
+        let is_over = self.inbound.is_empty() && !self.is_midway;
+        let is_clean = end == End::GivenBack(Left::Nothing) && is_over;
         let gathered = self.link.end();
         let terms = Arc::clone(&self.terms);
         let (stats, language) = (terms.upstream.stats(), &terms.language);
         if is_clean {
             let from = self.owed.taken_bytes;
-            let owed = self.owed.into_order(gathered.owed, false);
+            let owed = self.owed.into_order(gathered.owed);
             self.lease.release_after(self.exchanges, clock::now());
             let requests = Requests::from(from, &gathered.requests);
             let executed = Executed::UpTo(from);
@@ -72,7 +73,7 @@ impl<L: Language> Owner<L> {
         let mut requests = self.writing.requests;
         let from = self.owed.taken_bytes - requests.len() as u64;
         requests.extend_from_slice(&gathered.requests);
-        let owed = self.owed.into_order(gathered.owed, self.is_midway);
+        let owed = self.owed.into_order(gathered.owed);
         let requests = Requests::from(from, &requests);
         give_back(language, owed, requests, (executed, lost));
     }
@@ -98,7 +99,7 @@ impl<L: Language> Owner<L> {
     /// Why the connection goes, and what was seen of it.
     fn verdict(&self, end: End) -> (DiscardReason, Seen) {
         use DiscardReason as R;
-        let is_quiet = self.owed.is_empty();
+        let is_quiet = self.owed.is_quiet();
         let unanswered = match self.exchanges > 0 || self.lease.is_reused() {
             true => R::LostRace,
             false => R::NoAnswer,
@@ -163,7 +164,7 @@ fn give_back<L: Language>(
 ) {
     for owed in all {
         let at = owed.ends_at - owed.request_bytes as u64;
-        if owed.is_cut {
+        if owed.is_begun {
             owed.mailbox.give_back(Returned::Cut(owed.replies));
         } else if owed.replies > 0 {
             let held = requests.get(at, owed.request_bytes);
@@ -195,6 +196,7 @@ fn give_back_run<L: Language>(
             kind: owed.kind,
             replies,
             nature: owed.nature,
+            tries: owed.tries,
         };
         Returned::Unsent(Batch { requests, run }, retry)
     };
@@ -262,7 +264,8 @@ mod tests {
             request_bytes: count * GET.len(),
             ends_at: 0,
             asked_at: clock::now(),
-            is_cut: false,
+            tries: 0,
+            is_begun: false,
         }
     }
 

@@ -128,15 +128,23 @@ pub struct Run<K> {
     pub replies: usize,
     /// How they belong together, and what they may do.
     pub nature: Nature,
+    /// How often they were given back before.
+    pub tries: u8,
 }
 
 impl<K> Run<K> {
     /// One request that has a reply.
     pub fn one(kind: K, nature: Nature) -> Self {
+        Self::of(kind, 1, nature)
+    }
+
+    /// So many requests that have a reply each.
+    pub fn of(kind: K, replies: usize, nature: Nature) -> Self {
         Self {
             kind,
-            replies: 1,
+            replies,
             nature,
+            tries: 0,
         }
     }
 }
@@ -214,7 +222,8 @@ impl<L: Language> Link<L> {
     }
 
     /// Hands over bytes of the pinned session that no reply is counted for: a part of a request whose
-    /// reply is owed already, or what is said while it streams.
+    /// reply is owed already, or what is said while it streams. What has begun also goes on over a connection
+    /// that is to end when it owes nothing.
     ///
     /// # Errors
     /// Nothing was taken over.
@@ -226,18 +235,14 @@ impl<L: Language> Link<L> {
         now: Instant,
     ) -> Result<(), NotSent> {
         let mut state = self.lock();
-        if state.standing != Standing::Open {
+        if !matches!(state.standing, Standing::Open | Standing::Closing(_)) {
             return Err(NotSent::Closed);
         }
         if state.gathered.requests.len() >= REQUESTS_BYTES_MAX {
             state.wait_for_room(mailbox);
             return Err(NotSent::Full);
         }
-        let run = Run {
-            kind,
-            replies: 0,
-            nature: Nature::Each,
-        };
+        let run = Run::of(kind, 0, Nature::Each);
         let is_first = state.gathered.add(mailbox, bytes, run, now);
         drop(state);
         if is_first {
@@ -251,6 +256,11 @@ impl<L: Language> Link<L> {
         if let Some(reason) = self.pinned {
             self.lock().purpose = Purpose::Streaming(reason, Arc::clone(mailbox));
         }
+    }
+
+    /// How many replies may be owed.
+    pub(super) fn owed_replies_max(&self) -> usize {
+        self.owed_replies_max
     }
 
     /// Replies that are owed.
@@ -446,7 +456,8 @@ impl<L: Language> Gathered<L> {
             request_bytes: requests.len(),
             ends_at: 0,
             asked_at: now,
-            is_cut: false,
+            tries: run.tries,
+            is_begun: false,
         });
         is_first
     }

@@ -35,8 +35,10 @@ pub(super) struct Owed<L: Language> {
     pub(super) ends_at: u64,
     /// When they were handed over.
     pub(super) asked_at: Instant,
-    /// The reply has begun, and the connection ended.
-    pub(super) is_cut: bool,
+    /// How often they were given back before.
+    pub(super) tries: u8,
+    /// Their session has seen bytes of a reply that goes on.
+    pub(super) is_begun: bool,
 }
 
 /// The replies that a connection owes.
@@ -60,7 +62,8 @@ pub(super) struct OwedReplies<L: Language> {
 }
 
 impl<L: Language> OwedReplies<L> {
-    pub(super) fn new(ids_max: usize) -> Self {
+    /// `carried`: so many exchanges were carried before, so that ids of theirs are not used again soon.
+    pub(super) fn new(ids_max: usize, carried: u64) -> Self {
         let nobody = || {
             let mailbox = Arc::<Mailbox<Kind<L>>>::default();
             mailbox.leave();
@@ -69,7 +72,7 @@ impl<L: Language> OwedReplies<L> {
         Self {
             in_order: VecDeque::new(),
             by_id: HashMap::new(),
-            last_id: 0,
+            last_id: carried % ids_max as u64,
             id_max: ids_max as u64,
             current: None,
             taken_bytes: 0,
@@ -87,6 +90,11 @@ impl<L: Language> OwedReplies<L> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.in_order.is_empty() && self.by_id.is_empty()
+    }
+
+    /// Whether nobody waits for anything but a late reply that finds nobody.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_order.is_empty() && self.by_id.len() == self.tombstones
     }
 
     fn all(&self) -> impl Iterator<Item = &Owed<L>> {
@@ -114,7 +122,11 @@ impl<L: Language> OwedReplies<L> {
             match (owed.replies, owed.nature) {
                 // A part of what has an id already.
                 (0, _) => {}
-                (_, Nature::Unanswered) => self.in_order.push_back(owed),
+                (_, Nature::Unanswered) => {
+                    // What is answered all the same finds nobody.
+                    language.put_id(request, self.fresh_id());
+                    self.in_order.push_back(owed);
+                }
                 _ => {
                     let id = self.fresh_id();
                     language.put_id(request, id);
@@ -229,16 +241,21 @@ impl<L: Language> OwedReplies<L> {
 
     /// Whether a reply is owed to another session.
     pub(super) fn is_owed_to_another(&self, mailbox: &Arc<Mailbox<Kind<L>>>) -> bool {
-        self.all()
-            .any(|it| it.replies > 0 && !Arc::ptr_eq(&it.mailbox, mailbox))
+        self.all().any(|it| {
+            let is_ours = Arc::ptr_eq(&it.mailbox, mailbox) || self.is_nobodys(it);
+            it.replies > 0 && !is_ours
+        })
     }
 
     /// How many sessions a reply is owed to.
     pub(super) fn sessions(&self) -> usize {
-        let nobodys = [&self.nobody, &self.own].map(Arc::as_ptr);
-        let mailboxes = self.all().map(|it| Arc::as_ptr(&it.mailbox));
-        let sessions: HashSet<_> = mailboxes.filter(|it| !nobodys.contains(it)).collect();
-        sessions.len()
+        let owed = self.all().filter(|it| !self.is_nobodys(it));
+        let mailboxes = owed.map(|it| Arc::as_ptr(&it.mailbox));
+        mailboxes.collect::<HashSet<_>>().len()
+    }
+
+    fn is_nobodys(&self, owed: &Owed<L>) -> bool {
+        Arc::ptr_eq(&owed.mailbox, &self.nobody) || Arc::ptr_eq(&owed.mailbox, &self.own)
     }
 
     /// How many replies are owed.
@@ -246,18 +263,8 @@ impl<L: Language> OwedReplies<L> {
         self.all().map(|it| it.replies).sum()
     }
 
-    /// All of it and what had gathered behind it, in the order of the requests. `is_midway`: a reply has
-    /// begun.
-    pub(super) fn into_order(mut self, gathered: Vec<Owed<L>>, is_midway: bool) -> Vec<Owed<L>> {
-        if is_midway {
-            let begun = match L::BY_ID {
-                true => self.current.and_then(|id| self.by_id.get_mut(&id)),
-                false => self.in_order.front_mut(),
-            };
-            if let Some(begun) = begun {
-                begun.is_cut = true;
-            }
-        }
+    /// All of it and what had gathered behind it, in the order of the requests.
+    pub(super) fn into_order(self, gathered: Vec<Owed<L>>) -> Vec<Owed<L>> {
         let mut all: Vec<_> = self.in_order.into_iter().collect();
         all.extend(self.by_id.into_values());
         if L::BY_ID {

@@ -70,6 +70,8 @@ pub(super) struct Owner<L: Language> {
     /// Exchanges carried since the lease began.
     pub(super) exchanges: u64,
     pub(super) moved_at: Instant,
+    /// When the service last took something of what was to be written.
+    pub(super) wrote_at: Instant,
     /// When the service last said something.
     heard_at: Instant,
     /// When it last served a session.
@@ -136,6 +138,7 @@ impl End {
 impl<L: Language> Owner<L> {
     pub(super) fn new(lease: Lease, link: Arc<Link<L>>, terms: Arc<Terms<L>>) -> Self {
         let now = clock::now();
+        let carried = lease.connection().exchanges;
         Self {
             mailbox_bytes_max: match link.pinned.is_some() {
                 true => PINNED_MAILBOX_BYTES_MAX,
@@ -146,7 +149,7 @@ impl<L: Language> Owner<L> {
             replies: terms.language.replies(),
             inbound: Buffer::new(0),
             writing: Writing::default(),
-            owed: OwedReplies::new(terms.language.ids_max()),
+            owed: OwedReplies::new(terms.language.ids_max(), carried),
             durations: terms.upstream.stats().exchange_duration.gather(),
             terms,
             is_midway: false,
@@ -159,6 +162,7 @@ impl<L: Language> Owner<L> {
             held_up: None,
             exchanges: 0,
             moved_at: now,
+            wrote_at: now,
             heard_at: now,
             used_at: now,
             alarm: Alarm::new(now + QUIET_LOOK),
@@ -230,6 +234,7 @@ impl<L: Language> Owner<L> {
                 Poll::Ready(Ok(count)) => {
                     self.writing.written += count;
                     self.writing.written_bytes += count as u64;
+                    self.wrote_at = clock::now();
                     if L::BY_ID {
                         self.finish_unanswered();
                     }
@@ -242,12 +247,13 @@ impl<L: Language> Owner<L> {
     }
 
     fn take_requests(&mut self) -> Result<(), End> {
-        let is_quiet = self.owed.is_empty();
+        let is_quiet = self.owed.is_quiet();
+        self.wrote_at = clock::now();
         if is_quiet && self.link.streams_to().is_none() {
             self.was_quiet = true;
             self.has_answered = false;
             self.quiet_written_bytes = self.writing.written_bytes;
-            self.moved_at = clock::now();
+            self.moved_at = self.wrote_at;
             if self.exchanges > 0 || self.lease.is_reused() {
                 self.look_before_sending()?;
             }
@@ -270,8 +276,9 @@ impl<L: Language> Owner<L> {
             Look::Fin => Err(End::Fin),
             Look::Reset => Err(End::Reset),
             Look::Vanished => Err(End::Vanished),
-            // What says by its id whose it is can't be taken for another's.
-            Look::Bytes if L::BY_ID => Ok(()),
+            // What says by its id whose it is can't be taken for another's. Before this lease there may have
+            // been other ids.
+            Look::Bytes if L::BY_ID && self.exchanges > 0 => Ok(()),
             Look::Bytes => Err(End::Stray),
         }
     }
@@ -391,6 +398,7 @@ impl<L: Language> Owner<L> {
             Due::Heartbeat => self.send_heartbeat(),
             Due::Retirement(reason) => self.link.close(reason),
             Due::CutOff => {
+                self.others_wait_since = None;
                 if let Some((mailbox, _)) = self.held_up.take() {
                     mailbox.cut_off();
                 }
@@ -406,7 +414,8 @@ impl<L: Language> Owner<L> {
         let timeout = self.terms.timing.response_timeout();
         let asked_at = self.owed.give_back_overdue(clock::now(), timeout);
         let is_silent = asked_at.is_some_and(|asked_at| self.heard_at <= asked_at);
-        if is_silent || self.owed.tombstones() >= TOMBSTONES_MAX {
+        let tombstones_max = TOMBSTONES_MAX.min(self.link.owed_replies_max() / 2);
+        if is_silent || self.owed.tombstones() >= tombstones_max {
             self.link.close(DiscardReason::ResponseTimeout);
         }
     }
@@ -424,9 +433,11 @@ impl<L: Language> Owner<L> {
         let timing = &self.terms.timing;
         let timeout = timing.response_timeout();
         let idle_timeout = timing.idle_timeout();
-        let is_quiet = self.owed.is_empty();
+        let is_quiet = self.owed.is_quiet();
         let waits = !is_quiet && (!L::BY_ID || self.owed.has_current());
         let silence = waits.then(|| (self.moved_at + timeout, Due::Silence));
+        let is_stuck = !self.writing.is_done();
+        let stuck = is_stuck.then(|| (self.wrote_at + timeout, Due::Silence));
         let overdue = (L::BY_ID && !is_quiet).then(|| self.owed.overdue_at(timeout));
         let overdue = overdue.flatten().map(|at| (at, Due::Overdue));
         let idle = idle_timeout.filter(|_| is_quiet);
@@ -435,11 +446,12 @@ impl<L: Language> Owner<L> {
             (self.used_at + timeout, Due::Retirement(reason))
         });
         let heartbeat = self.terms.language.heartbeat();
-        let heartbeat = heartbeat.filter(|_| is_quiet && is_open);
+        let may_beat = is_quiet && is_open && !is_stuck;
+        let heartbeat = heartbeat.filter(|_| may_beat && !self.link.has_gathered());
         let heartbeat = heartbeat.map(|(_, interval)| (self.moved_at + interval, Due::Heartbeat));
         let old = self.lease.connection().retire_at.filter(|_| is_open);
         let old = old.map(|at| (at, Due::Retirement(DiscardReason::MaxLifetime)));
-        let all = [silence, overdue, idle, heartbeat, old];
+        let all = [silence, stuck, overdue, idle, heartbeat, old];
         all.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

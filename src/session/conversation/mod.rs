@@ -62,8 +62,6 @@ pub(super) struct Conversation<L: Language> {
     is_midway: bool,
     has_room: bool,
     returned: VecDeque<Returned<Kind<L>>>,
-    /// Requests that were sent again, in a row.
-    retries: u8,
     /// What the first reply since then began with.
     reply_begins: Option<u8>,
 }
@@ -123,7 +121,6 @@ impl<L: Language> Conversation<L> {
             is_midway: false,
             has_room: false,
             returned: VecDeque::new(),
-            retries: 0,
             reply_begins: None,
         }
     }

@@ -29,20 +29,19 @@ impl<L: Language> Conversation<L> {
         // Others may still be under way over one that answers in any order.
         self.share = self.share.take().filter(|share| !share.link().has_ended());
         let returned = std::mem::take(&mut self.returned);
-        if returned.iter().any(|it| matches!(it, Returned::Cut(_))) {
+        if returned.iter().any(is_cut) {
             let (initiator, manner) = (Initiator::Upstream, Manner::Truncated);
             return Err(SessionEnd::graceful(initiator, Phase::Response, manner));
         }
-        let retries = self.retries;
-        self.retries += 1;
         let waiting: usize = returned.iter().map(replies).sum();
         self.in_flight -= waiting;
         for returned in returned {
             let (kind, replies, reason) = match returned {
                 Returned::Cut(_) => continue,
                 Returned::Lost(kind, replies, lost) => (kind, replies, Refusal::Ours(of(lost))),
-                Returned::Unsent(Batch { requests, run }, retry) => {
-                    let is_sound = !was_pinned && retries < retries_max(retry);
+                Returned::Unsent(Batch { requests, mut run }, retry) => {
+                    let is_sound = !was_pinned && run.tries < retries_max(retry);
+                    run.tries += 1;
                     match self
                         .send_again(session, &requests, run, retry, is_sound)
                         .await
@@ -129,6 +128,10 @@ pub(super) fn replies<K>(returned: &Returned<K>) -> usize {
         Returned::Lost(_, replies, _) | Returned::Cut(replies) => *replies,
         Returned::Unsent(batch, _) => batch.run.replies,
     }
+}
+
+pub(super) fn is_cut<K>(returned: &Returned<K>) -> bool {
+    matches!(returned, Returned::Cut(_))
 }
 
 /// What a client is told whose request has no reply.

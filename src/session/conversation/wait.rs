@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::returned::replies;
+use super::returned::{is_cut, replies};
 use super::{Conversation, Unsent};
 use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::replies::Language;
@@ -160,9 +160,15 @@ impl<L: Language> Conversation<L> {
                 break;
             }
         }
+        if until == Until::Between && !self.is_midway {
+            return Poll::Ready(Ok(Event::Done));
+        }
         // They come one by one, and where order matters are settled together.
         let is_all_back = !self.returned.is_empty()
-            && (L::BY_ID || self.returned.iter().map(replies).sum::<usize>() == self.in_flight);
+            && match L::BY_ID {
+                true => !self.is_midway || self.returned.iter().any(is_cut),
+                false => self.returned.iter().map(replies).sum::<usize>() == self.in_flight,
+            };
         if is_all_back && self.is_flushed() {
             return Poll::Ready(Ok(Event::Returned));
         }
@@ -239,7 +245,6 @@ impl<L: Language> Conversation<L> {
         if taken.replies > 0 {
             self.moved_at = clock::now();
             self.in_flight -= taken.replies;
-            self.retries = 0;
         }
         self.returned.extend(taken.returned);
         let pinned = self.pin.as_ref().map(|pin| pin.link().id);

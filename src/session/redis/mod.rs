@@ -195,11 +195,7 @@ impl Conversing {
         nature: Nature,
     ) -> Result<(), Unsent> {
         self.request_since = None;
-        let run = Run {
-            kind: self.shape(),
-            replies: commands,
-            nature,
-        };
+        let run = Run::of(self.shape(), commands, nature);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)

@@ -139,11 +139,7 @@ impl Conversing {
         if let Err(unsent) = pinned.await {
             return self.answer_for(session, bytes, commands, unsent).await;
         }
-        let run = Run {
-            kind: self.shape(),
-            replies: commands,
-            nature: Nature::Each,
-        };
+        let run = Run::of(self.shape(), commands, Nature::Each);
         let sent = self
             .conversation
             .send(session, Requests::Front(bytes), run)
