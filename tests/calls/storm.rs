@@ -8,33 +8,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::frame::{Frame, REQUEST, TWO_WAY};
 use crate::support::client::Client;
-use crate::support::facts;
 use crate::support::message::pattern;
 use crate::support::socket::End;
+use crate::support::storm::{self, Seen, add};
 use crate::support::upstream::Service;
-use crate::support::wait::{self, Flag};
-use crate::{SIZE, in_front_of, setting, with_error_reply};
-
-/// What the clients saw.
-#[derive(Default)]
-struct Seen {
-    tags: AtomicU64,
-    whole: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
-    vanished: AtomicU64,
-}
-
-fn add(count: &AtomicU64) -> u64 {
-    count.fetch_add(1, Ordering::Relaxed)
-}
+use crate::support::wait::Flag;
+use crate::{SIZE, in_front_of, with_error_reply};
 
 /// A service that answers what it has in any order, now and then not at all.
 fn whimsical(seed: u64) -> Service {
@@ -182,9 +166,7 @@ fn live(address: SocketAddr, seed: u64, seen: &Seen, over: &Flag) {
 
 #[test]
 fn no_client_ever_sees_a_byte_of_anothers_reply() {
-    let seconds = setting("MILLPOND_STORM_SECONDS", 6);
-    let seed = setting("MILLPOND_STORM_SEED", fastrand::u64(..1 << 32));
-    eprintln!("MILLPOND_STORM_SEED={seed}");
+    let (seconds, seed) = storm::length_and_seed();
     let service = whimsical(seed);
     let proxy = with_error_reply(in_front_of(&service))
         .pool("shared = 2")
@@ -198,29 +180,13 @@ fn no_client_ever_sees_a_byte_of_anothers_reply() {
             scope.spawn(move || live(address, seed + number, seen, over));
         }
         let _raise = over.raise_at_end();
-        let mut random = Rng::with_seed(seed);
-        let end = wait::now() + Duration::from_secs(seconds);
-        while wait::now() < end {
+        storm::watch(&proxy, SIZE, (seconds, seed), |random| {
             if random.u8(0..8) == 0 {
-                service.kill_one(&mut random);
+                service.kill_one(random);
             }
-            let now = proxy.snapshot();
-            facts::check_always(&now);
-            let taken = now.taken_slots();
-            assert!(
-                taken <= SIZE,
-                "{taken} slots of {SIZE}:\n{:#}",
-                now.0["upstreams"]
-            );
-            wait::pace(Duration::from_millis(random.u64(20..120)));
-        }
+        });
     });
-    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let (whole, refused) = (read(&seen.whole), read(&seen.refused));
-    let (cut, vanished) = (read(&seen.cut), read(&seen.vanished));
-    eprintln!("{whole} replies, {refused} errors, {cut} cut, {vanished} clients vanished");
-    assert!(whole > 100 * seconds, "only {whole} replies");
-    assert!(cut > 0 && refused > 0 && vanished > 0, "the storm was none");
+    storm::expect_storm(&seen, seconds);
     proxy.finish();
 }
 

@@ -6,33 +6,18 @@
 //! `MILLPOND_STORM_SECONDS` makes it longer, and `MILLPOND_STORM_SEED` repeats one.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::client::{Client, is_error, storage};
 use crate::server::Memcached;
-use crate::support::facts;
 use crate::support::message::pattern;
 use crate::support::socket::End;
+use crate::support::storm::{self, Seen, add};
 use crate::support::upstream::Service;
 use crate::support::wait::{self, Flag};
-use crate::{SIZE, in_front_of, setting};
-
-/// What the clients saw.
-#[derive(Default)]
-struct Seen {
-    tags: AtomicU64,
-    whole: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
-    vanished: AtomicU64,
-}
-
-fn add(count: &AtomicU64) -> u64 {
-    count.fetch_add(1, Ordering::Relaxed)
-}
+use crate::{SIZE, in_front_of};
 
 /// One connection of one client. It knows what its keys may hold.
 struct Session<'a> {
@@ -237,9 +222,7 @@ fn live(address: SocketAddr, seed: u64, seen: &Seen, over: &Flag) {
 
 #[test]
 fn no_client_ever_sees_a_byte_of_anothers_reply() {
-    let seconds = setting("MILLPOND_STORM_SECONDS", 6);
-    let seed = setting("MILLPOND_STORM_SEED", fastrand::u64(..1 << 32));
-    eprintln!("MILLPOND_STORM_SEED={seed}");
+    let (seconds, seed) = storm::length_and_seed();
     let memcached = Memcached::start();
     let proxy = in_front_of(&memcached).start();
     let (seen, over) = (Seen::default(), Flag::default());
@@ -250,33 +233,17 @@ fn no_client_ever_sees_a_byte_of_anothers_reply() {
             scope.spawn(move || live(address, seed + number, seen, over));
         }
         let _raise = over.raise_at_end();
-        let mut random = Rng::with_seed(seed);
-        let end = wait::now() + Duration::from_secs(seconds);
         let mut next_restart = wait::now() + Duration::from_secs(1);
-        while wait::now() < end {
+        storm::watch(&proxy, SIZE, (seconds, seed), |random| {
             if wait::now() > next_restart {
                 memcached.kill();
                 wait::pace(Duration::from_millis(random.u64(0..200)));
                 memcached.run();
                 next_restart = wait::now() + Duration::from_millis(random.u64(1000..3000));
             }
-            let now = proxy.snapshot();
-            facts::check_always(&now);
-            let taken = now.taken_slots();
-            assert!(
-                taken <= SIZE,
-                "{taken} slots of {SIZE}:\n{:#}",
-                now.0["upstreams"]
-            );
-            wait::pace(Duration::from_millis(random.u64(20..120)));
-        }
+        });
     });
-    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let (whole, refused) = (read(&seen.whole), read(&seen.refused));
-    let (cut, vanished) = (read(&seen.cut), read(&seen.vanished));
-    eprintln!("{whole} replies, {refused} errors, {cut} cut, {vanished} clients vanished");
-    assert!(whole > 100 * seconds, "only {whole} replies");
-    assert!(cut + refused > 0 && vanished > 0, "the storm was none");
+    storm::expect_storm(&seen, seconds);
     proxy.finish();
 }
 

@@ -31,6 +31,7 @@ pub mod proxy;
 pub mod redis;
 pub mod service_manager;
 pub mod socket;
+pub mod storm;
 pub mod tracefs;
 pub mod upstream;
 pub mod wait;
