@@ -1,6 +1,7 @@
 //! Redis behind millpond: many clients over few connections, and none of them can tell.
 //!
-//! Redis, redis-cli, redis-benchmark and redis-py are the real ones; clients that misbehave are ours.
+//! Redis, redis-cli, redis-benchmark, redis-py, redis-rs and phpredis are the real ones; clients that
+//! misbehave are ours.
 //! The default run is short: `MILLPOND_CLIENTS=30000`, `MILLPOND_TRANSACTIONS=60000` and
 //! `MILLPOND_STORM_SECONDS=300 cargo test --test redis` are the whole of it.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
@@ -15,9 +16,11 @@ mod server;
 mod identity;
 mod neighbours;
 mod oracle;
+mod php;
 mod programs;
 mod python;
 mod restart;
+mod rust;
 mod sessions;
 mod short;
 mod storm;
