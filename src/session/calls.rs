@@ -119,13 +119,13 @@ impl Calling {
         let run = run(call, Nature::Each);
         let sent = self
             .conversation
-            .send(session, Requests::Front(bytes), run)
+            .send_somewhere(session, Requests::Front(bytes), run)
             .await;
         let refusal = match sent {
             Ok(()) => return Ok(()),
             Err(Unsent::End(end)) => return Err(end),
             Err(Unsent::Refused(refusal)) => refusal,
-            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::QueueFull),
+            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::NoLeases),
         };
         session.client.inbound.consume(bytes);
         self.conversation.wait(session, Until::Between).await?;

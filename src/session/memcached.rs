@@ -155,13 +155,14 @@ impl Conversing {
         nature: Nature,
     ) -> Result<(), Unsent> {
         let run = Run::one(kind, nature);
-        let sent = self.conversation.send(session, requests, run).await;
+        let sent = self.conversation.send_somewhere(session, requests, run);
+        let sent = sent.await;
         session.client.facts.count_exchanges(1);
         let refusal = match sent {
             Ok(()) => return Ok(()),
             Err(Unsent::End(end)) => return Err(Unsent::End(end)),
             Err(Unsent::Refused(refusal)) => refusal,
-            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::QueueFull),
+            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::NoLeases),
         };
         self.conversation.settle(session).await?;
         if let Requests::Front(bytes) = requests {

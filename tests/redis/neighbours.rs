@@ -235,3 +235,31 @@ fn a_wait_in_a_transaction_that_is_refused_holds_nobody_up() {
     drop(waits);
     finish(proxy, &redis);
 }
+
+#[test]
+fn a_command_that_was_not_written_is_not_refused_because_others_have_the_shared_connection() {
+    let redis = Redis::start();
+    let proxy = Config::to(&redis.address().to_string())
+        .protocol("redis")
+        .pool("size = 16")
+        .pool("max_exchanges = 3")
+        .start();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let address = proxy.address();
+            scope.spawn(move || {
+                let mut client = Client::dial(address);
+                if number % 2 == 1 {
+                    assert_eq!(client.ask(&["SELECT", "1"]), Reply::ok());
+                }
+                for round in 0..300 {
+                    let reply = client.ask(&["GET", "absent"]);
+                    assert_eq!(reply, Reply::Null, "client {number}, round {round}");
+                }
+                client.leave();
+            });
+        }
+    });
+    assert_eq!(proxy.snapshot().sum("/listeners/front/refusals"), 0);
+    proxy.finish();
+}

@@ -164,3 +164,34 @@ fn a_transaction_that_is_given_up_leaves_nothing_behind() {
     client.leave();
     finish(proxy, &redis);
 }
+
+#[test]
+fn a_database_may_be_selected_while_keys_are_watched() {
+    let redis = Redis::start();
+    let proxy = in_front_of(&redis).start();
+    let mut client = Client::dial(proxy.address());
+    let value = Reply::bulk;
+    assert_eq!(client.ask(&["SET", "a", "zero"]), Reply::ok());
+    for ending in [&["UNWATCH"][..], &["EXEC"], &["DISCARD"]] {
+        assert_eq!(client.ask(&["WATCH", "a"]), Reply::ok());
+        assert_eq!(client.ask(&["SELECT", "0"]), Reply::ok());
+        assert_eq!(client.ask(&["GET", "a"]), value("zero"));
+        assert!(client.ask(&["SELECT", "many"]).is_error());
+        assert_eq!(client.ask(&["SELECT", "1"]), Reply::ok());
+        if ending != ["UNWATCH"] {
+            assert_eq!(client.ask(&["MULTI"]), Reply::ok());
+            assert_eq!(client.ask(&["SET", "a", "one"]), Reply::simple("QUEUED"));
+        }
+        assert!(!client.ask(ending).is_error());
+        let mut other = Client::dial(proxy.address());
+        assert_eq!(other.ask(&["GET", "a"]), value("zero"), "{ending:?}");
+        other.leave();
+        assert_eq!(client.ask(&["SET", "b", "too"]), Reply::ok());
+        assert_eq!(client.ask(&["SELECT", "0"]), Reply::ok());
+        assert_eq!(client.ask(&["GET", "b"]), Reply::Null, "{ending:?}");
+    }
+    assert_eq!(client.ask(&["SELECT", "1"]), Reply::ok());
+    assert_eq!(client.ask(&["GET", "a"]), value("one"));
+    client.leave();
+    finish(proxy, &redis);
+}

@@ -201,6 +201,28 @@ impl<L: Language> Conversation<L> {
         }
     }
 
+    /// The same; where all shared connections serve others, over a connection of the session's own, which is
+    /// given back after the replies. They leave nothing behind.
+    pub(super) async fn send_somewhere(
+        &mut self,
+        session: &mut Session,
+        requests: Requests<'_>,
+        run: Run<Kind<L>>,
+    ) -> Result<(), Unsent> {
+        match self.send(session, requests, run).await {
+            Err(Unsent::NoRoom) => {}
+            done => return done,
+        }
+        Box::pin(self.settle(session)).await?;
+        let known = self.known.clone();
+        let (reason, patience) = (LeaseReason::NoRoom, Patience::Short);
+        Box::pin(self.pin(session, &known, reason, patience, false)).await?;
+        self.send(session, requests, run).await?;
+        Box::pin(self.settle(session)).await?;
+        self.give_back(Left::Nothing);
+        Ok(())
+    }
+
     /// Hands over one request, and waits for its reply, which the client gets as always; and says what it
     /// begins with, if it was shown.
     pub(super) async fn exchange(

@@ -86,9 +86,10 @@ impl<L: Language> Conversation<L> {
         if !is_sound {
             return Err(Ok(Refusal::Ours(RefusalReason::UpstreamDied)));
         }
-        match self.send(session, Requests::Given(requests), run).await {
+        let requests = Requests::Given(requests);
+        match self.send_somewhere(session, requests, run).await {
             Ok(()) => {}
-            Err(Unsent::NoRoom) => return Err(Ok(Refusal::Ours(RefusalReason::QueueFull))),
+            Err(Unsent::NoRoom) => return Err(Ok(Refusal::Ours(RefusalReason::NoLeases))),
             Err(Unsent::Refused(refusal)) => return Err(Ok(refusal)),
             Err(Unsent::End(end)) => return Err(Err(end)),
         }

@@ -17,11 +17,12 @@
 mod local;
 mod need;
 mod pinned;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::pinned::Transaction;
+use self::transaction::Transaction;
 use super::conversation::{Conversation, Refusal, Requests, Unsent};
 use super::{Session, SessionEnd, refusal};
 use crate::config::checked;

@@ -1,44 +1,22 @@
 //! Commands that need an upstream connection of their client's own, and how long it is kept.
 //!
-//! A transaction's goes back when the service has said that it is over; one that streams or has a flag is
-//! its client's to the end, and is not lent again.
+//! A transaction's goes back when it is over (see `transaction`); one that streams or has a flag is its
+//! client's to the end, and is not lent again.
 //!
 //! Invariant: a connection goes back only where nothing is owed on it, and where it is known that nothing of
 //! the client is left there; what may be left is taken away by a reset, or the connection is discarded.
 
 use super::need::{is_ending, is_streaming, left_by_one, reason};
+use super::transaction::Transaction;
 use super::{Conversing, Hold};
 use crate::close::{Initiator, Manner, Phase};
 use crate::protocol::redis::{
-    Arguments, LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
-    may_be_queued,
+    LeaseNeed, Local, RequestFramer, RequestViolation, Scan, Shape, Treatment,
 };
 use crate::relay::shared::{Left, Nature, Patience, Run};
 use crate::session::conversation::{Broken, Piecewise, Requests, Unsent, Until};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{LeaseReason, RefusalReason};
-
-const NOT_QUEUED: &str = "ERR millpond: this can't stand within a transaction";
-const NOT_WHILE_WATCHED: &str = "ERR millpond: this can't come while keys are watched";
-
-/// A transaction under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Transaction {
-    /// Between MULTI and its end; else keys are watched.
-    is_queueing: bool,
-    /// The database that a queued SELECT asks for.
-    select: Option<u32>,
-    /// What it leaves on its connection, once it is over.
-    left: Left,
-}
-
-impl Transaction {
-    const WATCHING: Self = Self {
-        is_queueing: false,
-        select: None,
-        left: Left::Nothing,
-    };
-}
 
 impl Conversing {
     /// Gets a connection for a command, and keeps it for as long as the command says.
@@ -75,42 +53,17 @@ impl Conversing {
         }
     }
 
-    /// MULTI or WATCH; where the service refuses it, there is nothing to keep the connection for.
-    async fn begin_transaction(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        need: LeaseNeed,
-    ) -> Result<(), Unsent> {
-        let is_multi = need == LeaseNeed::Transaction;
-        match self.forward_and_see(session, bytes).await? {
-            Some(b'+') if is_multi => {
-                self.hold = Hold::Transaction(Transaction {
-                    is_queueing: true,
-                    ..Transaction::WATCHING
-                });
-            }
-            Some(b'+') => {}
-            // Or nobody was to see the reply.
-            _ if self.shape() == Shape::Hidden => {
-                self.hold = Hold::Transaction(Transaction {
-                    is_queueing: is_multi,
-                    left: Left::Something,
-                    ..Transaction::WATCHING
-                });
-            }
-            _ => self.let_go(Left::Something),
-        }
-        Ok(())
-    }
-
-    fn let_go(&mut self, left: Left) {
+    pub(super) fn let_go(&mut self, left: Left) {
         self.conversation.give_back(left);
         self.hold = Hold::Free;
     }
 
     /// From here on the client gets all that the service says.
-    async fn stream(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
+    pub(super) async fn stream(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+    ) -> Result<(), Unsent> {
         if !self.conversation.stream() {
             self.let_go(Left::Something);
             let unsent = Unsent::ours(RefusalReason::NoLeases);
@@ -196,156 +149,6 @@ impl Conversing {
         }
     }
 
-    /// One command between MULTI and its end.
-    async fn queue(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        transaction: Transaction,
-        treatment: Treatment,
-    ) -> Result<(), Unsent> {
-        let arguments = Arguments::new(&session.client.inbound.filled()[..bytes]);
-        let is_alone = arguments.is_some_and(|it| it.count() == 1);
-        let changed = match treatment {
-            Treatment::Refuse(refused) if is_ending(refused) && is_alone => {
-                return self.end_transaction(session, bytes, transaction).await;
-            }
-            // With arguments it ends nothing, and the service says so.
-            Treatment::Refuse(refused) if is_ending(refused) => transaction,
-            Treatment::Lease(LeaseNeed::Watch | LeaseNeed::Transaction) => transaction,
-            Treatment::Answer(Local::Select) => {
-                let number = arguments.and_then(|it| std::str::from_utf8(it.get(1)?).ok());
-                Transaction {
-                    select: number.and_then(|it| it.parse().ok()),
-                    left: Left::Something,
-                    ..transaction
-                }
-            }
-            Treatment::Lease(LeaseNeed::Slow | LeaseNeed::Overtaking | LeaseNeed::Unknown) => {
-                Transaction {
-                    left: Left::Something,
-                    ..transaction
-                }
-            }
-            treatment if may_be_queued(&treatment) => transaction,
-            Treatment::Answer(Local::Quit | Local::Reset) => {
-                return self.leave_transaction(session, bytes, treatment).await;
-            }
-            // The service can't be told that one of the commands was refused.
-            _ => {
-                self.settle_and_refuse(session, bytes, NOT_QUEUED).await?;
-                let reason = RefusalReason::CommandRefused;
-                return Err(Unsent::End(self.end_after(session, reason).await));
-            }
-        };
-        self.hold = Hold::Transaction(changed);
-        self.forward(session, bytes).await
-    }
-
-    /// One command of a client that watches keys.
-    async fn while_watching(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        transaction: Transaction,
-        treatment: Treatment,
-    ) -> Result<(), Unsent> {
-        let arguments = Arguments::new(&session.client.inbound.filled()[..bytes]);
-        let is_unwatch = arguments
-            .is_some_and(|it| it.count() == 1 && it.name().eq_ignore_ascii_case(b"UNWATCH"));
-        match treatment {
-            Treatment::Lease(LeaseNeed::Transaction) => {
-                if matches!(
-                    self.forward_and_see(session, bytes).await?,
-                    Some(b'+') | None
-                ) {
-                    self.hold = Hold::Transaction(Transaction {
-                        is_queueing: true,
-                        ..transaction
-                    });
-                }
-                Ok(())
-            }
-            Treatment::Share { .. } if is_unwatch => {
-                if self.forward_and_see(session, bytes).await? == Some(b'+') {
-                    self.let_go(transaction.left);
-                }
-                Ok(())
-            }
-            Treatment::Answer(Local::Quit | Local::Reset) => {
-                self.leave_transaction(session, bytes, treatment).await
-            }
-            Treatment::Answer(Local::Select | Local::Auth | Local::Hello) => {
-                self.settle_and_refuse(session, bytes, NOT_WHILE_WATCHED)
-                    .await
-            }
-            Treatment::Answer(local) => {
-                self.conversation.settle(session).await?;
-                self.answer(session, bytes, local).await
-            }
-            Treatment::Refuse(refused) => {
-                self.settle_and_refuse(session, bytes, refused.message())
-                    .await
-            }
-            Treatment::Lease(need) if is_streaming(need) => {
-                self.conversation.settle(session).await?;
-                self.stream(session, bytes).await
-            }
-            Treatment::Lease(LeaseNeed::Cluster | LeaseNeed::ConnectionFlag) => {
-                self.hold = Hold::Kept;
-                self.forward(session, bytes).await
-            }
-            Treatment::Lease(LeaseNeed::Unknown) => {
-                self.hold = Hold::Transaction(Transaction {
-                    left: Left::Something,
-                    ..transaction
-                });
-                self.forward(session, bytes).await
-            }
-            _ => self.forward(session, bytes).await,
-        }
-    }
-
-    /// EXEC or DISCARD. The connection is as it was, if the service says that the transaction is over, and
-    /// nothing in it was of another kind.
-    async fn end_transaction(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        transaction: Transaction,
-    ) -> Result<(), Unsent> {
-        let reply_begins = self.forward_and_see(session, bytes).await?;
-        let is_executed = reply_begins == Some(b'*');
-        // EXEC that was not executed is answered with a null, DISCARD with OK.
-        self.let_go(match reply_begins {
-            Some(b'*' | b'_' | b'+') => transaction.left,
-            _ => Left::Something,
-        });
-        if let Some(database) = transaction.select.filter(|_| is_executed) {
-            let mut identity = self.identity().clone();
-            identity.database = database;
-            let known = self.conversation.links.known(identity);
-            self.conversation.serve_as(known);
-        }
-        session.client.facts.set_phase(Phase::Idle);
-        Ok(())
-    }
-
-    /// QUIT or RESET.
-    async fn leave_transaction(
-        &mut self,
-        session: &mut Session,
-        bytes: usize,
-        treatment: Treatment,
-    ) -> Result<(), Unsent> {
-        self.conversation.settle(session).await?;
-        self.let_go(Left::Something);
-        match treatment {
-            Treatment::Answer(local) => self.answer(session, bytes, local).await,
-            _ => unreachable!("only what millpond answers leaves so"),
-        }
-    }
-
     /// QUIT of a client that hears all that the service says: its answer is behind that, and then the end.
     async fn quit(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
         self.say_on(session, bytes).await?;
@@ -358,7 +161,11 @@ impl Conversing {
         }))
     }
 
-    async fn end_after(&mut self, session: &mut Session, reason: RefusalReason) -> SessionEnd {
+    pub(super) async fn end_after(
+        &mut self,
+        session: &mut Session,
+        reason: RefusalReason,
+    ) -> SessionEnd {
         match self.conversation.wait(session, Until::Flushed).await {
             Ok(()) => refusal::end(reason),
             Err(end) => end,
@@ -366,7 +173,7 @@ impl Conversing {
     }
 
     /// Answers the command at the front with an error, once every reply before it is here.
-    async fn settle_and_refuse(
+    pub(super) async fn settle_and_refuse(
         &mut self,
         session: &mut Session,
         bytes: usize,
@@ -402,7 +209,11 @@ impl Conversing {
     }
 
     /// Hands one command over to the connection that is held.
-    async fn forward(&mut self, session: &mut Session, bytes: usize) -> Result<(), Unsent> {
+    pub(super) async fn forward(
+        &mut self,
+        session: &mut Session,
+        bytes: usize,
+    ) -> Result<(), Unsent> {
         let run = Run::one(self.shape(), Nature::Each);
         let requests = Requests::Front(bytes);
         let sent = self.conversation.send(session, requests, run).await;
@@ -410,7 +221,7 @@ impl Conversing {
     }
 
     /// The same; says what its reply begins with, if it was shown.
-    async fn forward_and_see(
+    pub(super) async fn forward_and_see(
         &mut self,
         session: &mut Session,
         bytes: usize,
