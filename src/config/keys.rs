@@ -37,6 +37,13 @@ pub enum Preset {
 /// The word that stands for a name in [`Key::path`].
 pub const NAME: &str = "NAME";
 
+/// Whether the path's segments are the pattern's first ones.
+pub(super) fn is_under(path: &[String], pattern: &[&str]) -> bool {
+    path.iter()
+        .zip(pattern)
+        .all(|(segment, expected)| *expected == NAME || segment == expected)
+}
+
 /// Every key, in the order of the manual.
 pub const KEYS: &[Key] = &[
     key(

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::config::{Environment, File, FileFormat, Map, Source as _, Value as Written, ValueKind};
 
 use super::error::Problem;
-use super::keys::{KEYS, Key, NAME, Preset};
+use super::keys::{KEYS, Key, NAME, Preset, is_under};
 use super::value::{is_name, shown};
 use super::values::{DEFAULT_ORIGIN, Values};
 
@@ -263,13 +263,6 @@ fn place(path: &[String]) -> Place {
         place = Place::Section;
     }
     place
-}
-
-/// Whether the path's segments are the pattern's first ones.
-pub(super) fn is_under(path: &[String], pattern: &[&str]) -> bool {
-    path.iter()
-        .zip(pattern)
-        .all(|(segment, expected)| *expected == NAME || segment == expected)
 }
 
 /// The nearest known key, else all that could stand there.

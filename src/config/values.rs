@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{KEYS, Preset};
-use super::read::is_under;
+use super::keys::{KEYS, Preset, is_under};
 use super::value::{Value, time_text};
 use super::{ids, wire};
 use crate::protocol::frames::{Ids, LengthField, Magic, Mark};

@@ -86,6 +86,9 @@ pub struct Heartbeat<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wordless;
 
+/// What a request of `L` says about its reply.
+pub type Kind<L> = <<L as Language>::Replies as Replies>::Kind;
+
 /// What a service is told on a new connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Setup {

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::link::{Kind, Run};
-use super::mailbox::{Mailbox, Nature};
+use super::mailbox::{Mailbox, Nature, Run};
 use super::owed::Owed;
 use super::owner::{End, Owner};
-use crate::protocol::replies::{Heartbeat, Language, Replies, ReplyThen, ReplyViolation, Whose};
+use crate::protocol::replies::{
+    Heartbeat, Kind, Language, Replies, ReplyThen, ReplyViolation, Whose,
+};
 use crate::relay::buffer::Buffer;
 use crate::stats::reason::{DiscardReason, DroppedMessage, ExchangeOutcome};
 use crate::sys::clock;

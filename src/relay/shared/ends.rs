@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::link::{Left, Run};
-use super::mailbox::{Batch, Lost, Nature, Returned};
+use super::link::Left;
+use super::mailbox::{Batch, Lost, Nature, Returned, Run};
 use super::owed::Owed;
 use super::owner::{End, Owner};
 use crate::pool::Seen;

@@ -20,15 +20,12 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-use super::mailbox::{Mailbox, Nature};
+use super::mailbox::{Mailbox, Nature, Run};
 use super::owed::Owed;
 use crate::pool::{Connection, EndpointId, PoolKey};
-use crate::protocol::replies::{Language, Replies};
+use crate::protocol::replies::{Kind, Language};
 use crate::stats::reason::{DiscardReason, LeaseReason, Reason};
 use crate::stats::tree::LinkRow;
-
-/// What a request of `L` says about its reply.
-pub type Kind<L> = <<L as Language>::Replies as Replies>::Kind;
 
 /// Replies that a shared connection may owe: more than a service answers in the time that anybody waits.
 pub(super) const OWED_REPLIES_MAX: usize = 16 * 1024;
@@ -117,36 +114,6 @@ pub enum Left {
     Something,
     /// What no reset takes away, or what is still to be said: the connection is discarded.
     Everything,
-}
-
-/// What is known of requests in a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run<K> {
-    /// What they say about their replies.
-    pub kind: K,
-    /// How many replies they have.
-    pub replies: usize,
-    /// How they belong together, and what they may do.
-    pub nature: Nature,
-    /// How often they were given back before.
-    pub tries: u8,
-}
-
-impl<K> Run<K> {
-    /// One request that has a reply.
-    pub fn one(kind: K, nature: Nature) -> Self {
-        Self::of(kind, 1, nature)
-    }
-
-    /// So many requests that have a reply each.
-    pub fn of(kind: K, replies: usize, nature: Nature) -> Self {
-        Self {
-            kind,
-            replies,
-            nature,
-            tries: 0,
-        }
-    }
 }
 
 /// Why a request was not taken over.

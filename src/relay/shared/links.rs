@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::link::{Kind, Left, Link, Purpose};
+use super::link::{Left, Link, Purpose};
 use super::mailbox::Mailbox;
 use super::owner::{End, Owner};
 use super::setup::Unprepared;
 use super::terms::Terms;
 use crate::pool::{EndpointId, Lease, PoolKey};
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 use crate::stats::reason::{DiscardReason, LeaseReason};
 use crate::stats::tree::LinkRow;
 use crate::sys::clock;

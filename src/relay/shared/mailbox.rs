@@ -11,7 +11,6 @@ use std::task::{Context, Waker};
 
 use futures_util::task::AtomicWaker;
 
-use super::link::Run;
 use crate::stats::reason::RetryReason;
 
 /// Where the replies to one session arrive. `K`: what a request says about its reply.
@@ -74,6 +73,36 @@ pub struct Batch<K> {
     pub requests: Vec<u8>,
     /// What is known of them.
     pub run: Run<K>,
+}
+
+/// What is known of requests in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run<K> {
+    /// What they say about their replies.
+    pub kind: K,
+    /// How many replies they have.
+    pub replies: usize,
+    /// How they belong together, and what they may do.
+    pub nature: Nature,
+    /// How often they were given back before.
+    pub tries: u8,
+}
+
+impl<K> Run<K> {
+    /// One request that has a reply.
+    pub fn one(kind: K, nature: Nature) -> Self {
+        Self::of(kind, 1, nature)
+    }
+
+    /// So many requests that have a reply each.
+    pub fn of(kind: K, replies: usize, nature: Nature) -> Self {
+        Self {
+            kind,
+            replies,
+            nature,
+            tries: 0,
+        }
+    }
 }
 
 /// What is known of requests that are handed over together.

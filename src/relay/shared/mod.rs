@@ -17,7 +17,7 @@ mod setup;
 mod terms;
 mod timing;
 
-pub use link::{Kind, Left, Link, NotSent, Run, Share};
+pub use link::{Left, Link, NotSent, Share};
 pub use links::{Found, Known, Links, NotOpened, Opened};
-pub use mailbox::{Batch, Lost, Mailbox, Nature, Returned, Standing, Taken};
+pub use mailbox::{Batch, Lost, Mailbox, Nature, Returned, Run, Standing, Taken};
 pub use pin::{Patience, Pin, Pinning};

@@ -15,9 +15,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::Kind;
 use super::mailbox::{Lost, Mailbox, Nature, Returned};
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 
 /// Replies owed to one session, in a row.
 #[derive(Debug)]

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::link::{Kind, Left, Link, Standing};
+use super::link::{Left, Link, Standing};
 use super::mailbox::Mailbox;
 use super::owed::OwedReplies;
 use super::terms::Terms;
 use crate::close::classify::{Loss, loss};
 use crate::pool::{Lease, Look};
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
 use crate::relay::crossing::is_crossed;

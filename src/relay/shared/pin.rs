@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::link::{Kind, Left, Link, NotSent, Standing};
+use super::link::{Left, Link, NotSent, Standing};
 use super::links::{Known, Links, NotOpened};
 use super::mailbox::Mailbox;
 use crate::pool::Lease;
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 use crate::stats::reason::{DiscardReason, LeaseReason};
 use crate::sys::clock;
 use crate::upstream::Upstream;

@@ -28,10 +28,10 @@ use super::queue::NoLease;
 use super::{Session, SessionEnd, refusal};
 use crate::close::Phase;
 use crate::pool::Lease;
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 use crate::relay::shared::{
-    Found, Kind, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Opened, Patience,
-    Pin, Returned, Run, Share,
+    Found, Known, Left, Link, Links, Mailbox, Nature, NotOpened, NotSent, Opened, Patience, Pin,
+    Returned, Run, Share,
 };
 use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;

@@ -5,9 +5,9 @@
 
 use super::{Conversation, Requests, Unsent, Until};
 use crate::close::Phase;
-use crate::protocol::replies::Language;
+use crate::protocol::replies::{Kind, Language};
 use crate::relay::client::ClientLost;
-use crate::relay::shared::{Kind, Run};
+use crate::relay::shared::Run;
 use crate::session::{Session, verdict};
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;

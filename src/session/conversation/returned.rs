@@ -5,8 +5,8 @@
 
 use super::{Conversation, Refusal, Requests, Unsent, Until};
 use crate::close::{Initiator, Manner, Phase};
-use crate::protocol::replies::Language;
-use crate::relay::shared::{Batch, Kind, Lost, Returned, Run};
+use crate::protocol::replies::{Kind, Language};
+use crate::relay::shared::{Batch, Lost, Returned, Run};
 use crate::session::{Session, SessionEnd, refusal};
 use crate::stats::reason::{RefusalReason, RetryReason};
 
