@@ -47,15 +47,20 @@ impl<L: Language> Owner<L> {
         delivered
     }
 
-    /// So many replies, or requests without one, are done.
-    pub(super) fn note_answered(&mut self, answered: usize) {
+    /// So many replies have come.
+    fn note_answered(&mut self, answered: usize) {
         if answered > 0 {
             self.durations.hand_over();
             self.has_answered = true;
-            self.exchanges += answered as u64;
-            let quiet_at = self.owed.is_quiet().then_some(self.moved_at);
-            self.link.answered(answered, quiet_at);
+            self.note_done(answered);
         }
+    }
+
+    /// So many requests are done with.
+    fn note_done(&mut self, count: usize) {
+        self.exchanges += count as u64;
+        let quiet_at = self.owed.is_quiet().then_some(self.moved_at);
+        self.link.answered(count, quiet_at);
     }
 
     /// How many bytes were moved.
@@ -176,7 +181,9 @@ impl<L: Language> Owner<L> {
             }
             done += 1;
         }
-        self.note_answered(done);
+        if done > 0 {
+            self.note_done(done);
+        }
     }
 
     /// Sends a heartbeat of millpond's own, whose reply is nobody's.
