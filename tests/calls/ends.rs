@@ -183,3 +183,38 @@ fn a_drain_ends_sessions_behind_what_they_are_owed() {
     drop((idle, busy));
     assert_eq!(proxy.wait().code(), Some(0));
 }
+
+#[test]
+fn a_reload_does_not_move_an_id_under_those_who_share_a_connection() {
+    let service = obedient();
+    let config = in_front_of(&service);
+    let proxy = config.start();
+    let mut client = proxy.client();
+    client.call(1, "hold on");
+    service.wait_requests(1);
+    let moved = with_error_reply(config).pool("wait_queue = 7");
+    proxy.rewrite(&moved);
+    let (status, said) = proxy.admin("POST", "/api/v1/reload");
+    assert_eq!(status, 200, "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let named = |list: &str, key: &str| {
+        let lines = said[list].as_array().unwrap();
+        lines.iter().any(|it| it.as_str().unwrap().contains(key))
+    };
+    assert!(
+        named("needs_restart", "upstream.service.frames.error_reply"),
+        "{said}"
+    );
+    assert!(
+        named("applied", "upstream.service.pool.wait_queue"),
+        "{said}"
+    );
+    let mut other = proxy.client();
+    assert_eq!(other.ask(1, "let"), "done");
+    assert_eq!(client.told(), Frame::reply(1, "held on"));
+    // As before, nothing stands in for a reply.
+    other.call(2, "die");
+    other.expect_fin();
+    drop(client);
+    proxy.finish();
+}
