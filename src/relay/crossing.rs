@@ -21,6 +21,9 @@ pub(super) enum Heard {
     All,
 }
 
+/// So much of a request is read by a service in one go, over a Unix socket.
+pub(super) const UNREAD_PROOF_BYTES_MAX: u64 = 4096;
+
 /// How much of the last `written_bytes` has been acknowledged by `service`, from which bytes have come.
 pub(super) fn heard(service: &Transport, written_bytes: u64) -> Heard {
     match socket::unacknowledged_bytes(service.as_fd()) {
@@ -29,7 +32,8 @@ pub(super) fn heard(service: &Transport, written_bytes: u64) -> Heard {
         // long request before it has, so only the beginning of one is a proof.
         Ok(unread_memory)
             if !service.is_tcp()
-                && (written_bytes == 0 || (unread_memory > 0 && written_bytes <= 4096)) =>
+                && (written_bytes == 0
+                    || (unread_memory > 0 && written_bytes <= UNREAD_PROOF_BYTES_MAX)) =>
         {
             Heard::Nothing
         }

@@ -5,6 +5,7 @@ use crate::client::{Client, Reply, command};
 use crate::server::Redis;
 use crate::support::proxy::{Config, Proxy};
 use crate::support::upstream::{Connection, Service};
+use crate::support::wait::Gate;
 use crate::{finish, in_front_of};
 
 /// The one connection that is lent goes from client to client; nothing of one is seen by the next.
@@ -261,5 +262,49 @@ fn a_command_that_was_not_written_is_not_refused_because_others_have_the_shared_
         }
     });
     assert_eq!(proxy.snapshot().sum("/listeners/front/refusals"), 0);
+    proxy.finish();
+}
+
+#[test]
+fn over_a_unix_socket_a_reply_is_not_taken_for_another_because_more_was_asked_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let gate = Gate::new();
+    let held = gate.clone();
+    let get = |key: &str| command(&["GET", key]);
+    let length = get("a").len();
+    let service = Service::start_unix(&path, move |mut connection| {
+        while let Ok(request) = connection.exactly(length) {
+            let is_first = request.ends_with(b"a\r\n");
+            connection.count_request();
+            if is_first {
+                held.pass();
+            }
+            connection.write(format!(
+                "+{}\r\n",
+                if is_first { "first" } else { "second" }
+            ));
+        }
+    });
+    let proxy = Config::to(service.address())
+        .protocol("redis")
+        .pool("shared = 1")
+        .start();
+    for round in 1..=20 {
+        let mut first = Client::dial(proxy.address());
+        first.send_bytes(get("a"));
+        service.wait_requests(2 * round - 1);
+        let mut second = Client::dial(proxy.address());
+        second.send_bytes(get("b"));
+        proxy.wait_until("both are owed a reply", |now| {
+            now.number("/upstreams/service/links/0/owed") == 2
+        });
+        gate.open();
+        assert_eq!(first.read(), Reply::simple("first"), "round {round}");
+        assert_eq!(second.read(), Reply::simple("second"), "round {round}");
+        first.leave();
+        second.leave();
+    }
+    assert_eq!(proxy.snapshot().sum("/upstreams/service/discards"), 0);
     proxy.finish();
 }

@@ -146,6 +146,11 @@ impl<L: Language> OwedReplies<L> {
         }
     }
 
+    /// Whether something that only makes sense as a whole is owed its reply.
+    pub(super) fn has_block(&self) -> bool {
+        self.in_order.iter().any(|it| it.nature == Nature::Block)
+    }
+
     /// Forgets what is answered, or has no reply of its own, at the front.
     pub(super) fn pop_answered(&mut self) {
         while self.in_order.front().is_some_and(|it| it.replies == 0) {

@@ -23,7 +23,7 @@ use crate::pool::{Lease, Look};
 use crate::protocol::replies::{Kind, Language};
 use crate::relay::alarm::Alarm;
 use crate::relay::buffer::Buffer;
-use crate::relay::crossing::is_crossed;
+use crate::relay::crossing::{UNREAD_PROOF_BYTES_MAX, is_crossed};
 use crate::stats::histogram::GatheredDurations;
 use crate::stats::reason::DiscardReason;
 use crate::sys::clock;
@@ -209,7 +209,19 @@ impl<L: Language> Owner<L> {
 
     /// Whether what gathers now would be written at once.
     fn may_write(&self) -> bool {
-        self.writing.is_done() && self.write_broken.is_none() && self.deferred.rounds == 0
+        let is_free = self.writing.is_done() && self.write_broken.is_none();
+        is_free && self.deferred.rounds == 0 && !self.awaits_first_bytes()
+    }
+
+    /// Whether nothing more may be written before the service has said something. A Unix socket tells only
+    /// whether all is read, so with more behind it the answer to what came first would look like one that was
+    /// under way before. A request that goes on in pieces is not answered before its end.
+    fn awaits_first_bytes(&self) -> bool {
+        let is_short = (1..=UNREAD_PROOF_BYTES_MAX).contains(&self.busy_bytes());
+        let is_asked = self.was_quiet && is_short && !L::BY_ID;
+        is_asked
+            && !self.lease.connection().transport.is_tcp()
+            && !(self.link.pinned.is_some() && self.owed.has_block())
     }
 
     /// Writes what has gathered, until nothing more has or the service has to be waited for.
@@ -217,7 +229,7 @@ impl<L: Language> Owner<L> {
         while self.write_broken.is_none() {
             if self.writing.is_done() {
                 let gathered_bytes = self.link.gathered_bytes();
-                if gathered_bytes == 0 {
+                if gathered_bytes == 0 || self.awaits_first_bytes() {
                     break;
                 }
                 if self.defers(gathered_bytes) {
