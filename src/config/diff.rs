@@ -45,25 +45,6 @@ pub struct Named {
 type Entry = (&'static str, String);
 
 const UPSTREAM_NEEDS_RESTART: &[&str] = &["protocol"];
-/// Of an upstream whose connections are shared by ids: sessions that share one speak alike.
-const CALLS_NEED_RESTART: &[&str] = &[
-    "protocol",
-    "frames.length",
-    "frames.size",
-    "frames.delimiter",
-    "frames.max",
-    "frames.oneway",
-    "frames.heartbeat",
-    "frames.error_reply",
-    "frames.id",
-    "frames.magic",
-    "frames.request",
-    "frames.unasked",
-    "frames.client_heartbeats",
-    "frames.heartbeat_reply",
-    "frames.heartbeat_request",
-    "frames.heartbeat_interval",
-];
 const LISTENER_NEEDS_RESTART: &[&str] = &[
     "backlog",
     "reuse_port",
@@ -107,14 +88,16 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     names(&old.upstreams, &new.upstreams, &mut upstreams, |_, _| false);
     for (name, old, new) in kept(&old.upstreams, &new.upstreams) {
         let prefix = format!("upstream.{name}.");
+        let mut needs_restart = UPSTREAM_NEEDS_RESTART.to_vec();
+        if !old.protocol.is_same_language(&new.protocol) {
+            // What the other language says of itself comes with it.
+            needs_restart.extend(protocol::entries(&new.protocol).map(|(key, _)| key));
+        }
         let compared = compare(
             &prefix,
             &upstream_entries(old),
             &upstream_entries(new),
-            match old.protocol.is_same_language(&new.protocol) {
-                true => UPSTREAM_NEEDS_RESTART,
-                false => CALLS_NEED_RESTART,
-            },
+            &needs_restart,
         );
         if changes.add(compared) {
             upstreams.changed.push(name.clone());
