@@ -11,15 +11,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::conversation::{Broken, Conversation, Piecewise, Refusal, Requests, Unsent, Until};
+use super::conversation::{
+    Broken, Conversation, Piecewise, Refusal, Requests, SHARED_REQUEST_BYTES_MAX, Unsent, Until,
+};
 use super::{Session, SessionEnd, refusal};
 use crate::protocol::frames::{Asked, Call, Calls, FirstFrame, FrameViolation, Framed};
 use crate::relay::shared::{Left, Links, Nature, Patience, Run};
 use crate::stats::reason::{DroppedMessage, LeaseReason, RefusalReason};
 use crate::sys::clock;
-
-/// A request up to this size goes over a shared connection, held whole before its first byte does.
-const SHARED_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// What a session remembers of its client.
 struct Calling {
@@ -121,12 +120,10 @@ impl Calling {
             .conversation
             .send_somewhere(session, Requests::Front(bytes), run)
             .await;
-        let refusal = match sent {
-            Ok(()) => return Ok(()),
-            Err(Unsent::End(end)) => return Err(end),
-            Err(Unsent::Refused(refusal)) => refusal,
-            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::NoLeases),
+        let Err(unsent) = sent else {
+            return Ok(());
         };
+        let refusal = unsent.refusal()?;
         session.client.inbound.consume(bytes);
         self.conversation.wait(session, Until::Between).await?;
         self.refuse(session, call, &refusal).await
@@ -171,13 +168,8 @@ impl Calling {
             .conversation
             .pin(session, &known, reason, patience, false)
             .await;
-        let refusal = match pinned {
-            Ok(()) => None,
-            Err(Unsent::End(end)) => return Err(end),
-            Err(Unsent::Refused(refusal)) => Some(refusal),
-            Err(Unsent::NoRoom) => Some(Refusal::Ours(RefusalReason::NoLeases)),
-        };
-        if let Some(refusal) = refusal {
+        if let Err(unsent) = pinned {
+            let refusal = unsent.refusal()?;
             self.request_since = None;
             self.skipped = length;
             return self.refuse(session, call, &refusal).await;

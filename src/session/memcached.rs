@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::conversation::{Broken, Conversation, Piecewise, Refusal, Requests, Unsent, Until};
+use super::conversation::{
+    Broken, Conversation, Piecewise, Requests, SHARED_REQUEST_BYTES_MAX, Unsent, Until,
+};
 use super::{Session, SessionEnd, refusal};
 use crate::close::{Initiator, Manner, Phase};
 use crate::config::checked::Protocol;
@@ -21,9 +23,6 @@ use crate::protocol::memcached::{
 use crate::relay::shared::{Left, Links, Nature, Patience, Run};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 use crate::sys::clock;
-
-/// A request up to this size goes over a shared connection, held whole before its first byte does.
-const SHARED_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// What a session remembers of its client.
 struct Conversing {
@@ -158,12 +157,10 @@ impl Conversing {
         let sent = self.conversation.send_somewhere(session, requests, run);
         let sent = sent.await;
         session.client.facts.count_exchanges(1);
-        let refusal = match sent {
-            Ok(()) => return Ok(()),
-            Err(Unsent::End(end)) => return Err(Unsent::End(end)),
-            Err(Unsent::Refused(refusal)) => refusal,
-            Err(Unsent::NoRoom) => Refusal::Ours(RefusalReason::NoLeases),
+        let Err(unsent) = sent else {
+            return Ok(());
         };
+        let refusal = unsent.refusal().map_err(Unsent::End)?;
         self.conversation.settle(session).await?;
         if let Requests::Front(bytes) = requests {
             session.client.inbound.consume(bytes);

@@ -79,9 +79,9 @@ pub(super) enum Purpose<L: Language> {
     /// Every session of its key.
     Shared,
     /// One session, which is owed each reply.
-    Pinned(LeaseReason, Arc<Mailbox<Kind<L>>>),
+    Pinned(Arc<Mailbox<Kind<L>>>),
     /// One session, which gets all that the service says.
-    Streaming(LeaseReason, Arc<Mailbox<Kind<L>>>),
+    Streaming(Arc<Mailbox<Kind<L>>>),
 }
 
 /// What is to become of a link.
@@ -126,10 +126,11 @@ pub enum NotSent {
 }
 
 impl<L: Language> Link<L> {
-    /// `ids_max`: how many replies can be told apart.
+    /// `pinned`: why one session has it alone, and its mailbox; `None`: it is shared. `ids_max`: how many
+    /// replies can be told apart.
     pub(super) fn new(
         connection: &Connection,
-        purpose: Purpose<L>,
+        pinned: Option<(LeaseReason, &Arc<Mailbox<Kind<L>>>)>,
         ids_max: usize,
         now: Instant,
     ) -> Self {
@@ -138,15 +139,15 @@ impl<L: Language> Link<L> {
             key: connection.key,
             endpoint: connection.endpoint,
             address: Arc::clone(&connection.address),
-            pinned: match &purpose {
-                Purpose::Shared => None,
-                Purpose::Pinned(reason, _) | Purpose::Streaming(reason, _) => Some(*reason),
-            },
+            pinned: pinned.map(|(reason, _)| reason),
             since: now,
             sessions: AtomicUsize::new(0),
             state: Mutex::new(State {
                 gathered: Gathered::default(),
-                purpose,
+                purpose: match pinned {
+                    None => Purpose::Shared,
+                    Some((_, mailbox)) => Purpose::Pinned(Arc::clone(mailbox)),
+                },
                 standing: Standing::Open,
                 waiting: Vec::new(),
                 quiet_since: Some(now),
@@ -220,9 +221,7 @@ impl<L: Language> Link<L> {
 
     /// From here on the pinned session gets all that the service says. Nothing is owed.
     pub(super) fn stream_to(&self, mailbox: &Arc<Mailbox<Kind<L>>>) {
-        if let Some(reason) = self.pinned {
-            self.lock().purpose = Purpose::Streaming(reason, Arc::clone(mailbox));
-        }
+        self.lock().purpose = Purpose::Streaming(Arc::clone(mailbox));
     }
 
     /// How many replies may be owed.
@@ -321,8 +320,8 @@ impl<L: Language> Link<L> {
     /// The mailbox that gets all that the service says, if one does.
     pub(super) fn streams_to(&self) -> Option<Arc<Mailbox<Kind<L>>>> {
         match &self.lock().purpose {
-            Purpose::Streaming(_, mailbox) => Some(Arc::clone(mailbox)),
-            Purpose::Shared | Purpose::Pinned(..) => None,
+            Purpose::Streaming(mailbox) => Some(Arc::clone(mailbox)),
+            Purpose::Shared | Purpose::Pinned(_) => None,
         }
     }
 
@@ -332,9 +331,7 @@ impl<L: Language> Link<L> {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.standing, Standing::Ended);
         let holder = match (&state.purpose, before) {
-            (Purpose::Pinned(_, holder) | Purpose::Streaming(_, holder), Standing::Open) => {
-                Some(holder)
-            }
+            (Purpose::Pinned(holder) | Purpose::Streaming(holder), Standing::Open) => Some(holder),
             _ => None,
         };
         let holder = holder.cloned();

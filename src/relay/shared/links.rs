@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::link::{Left, Link, Purpose};
+use super::link::{Left, Link};
 use super::mailbox::Mailbox;
 use super::owner::{End, Owner};
 use super::setup::Unprepared;
@@ -251,11 +251,10 @@ impl<L: Language> Links<L> {
         self: &Arc<Self>,
         lease: Lease,
         known: &Arc<Known<L>>,
-        (reason, mailbox): (LeaseReason, &Arc<Mailbox<Kind<L>>>),
+        whose: (LeaseReason, &Arc<Mailbox<Kind<L>>>),
         is_proof: bool,
     ) -> Result<Arc<Link<L>>, NotOpened> {
-        let purpose = Purpose::Pinned(reason, Arc::clone(mailbox));
-        let owner = self.owner(lease, purpose, known, is_proof).await?;
+        let owner = self.owner(lease, Some(whose), known, is_proof).await?;
         // Before its task begins, which forgets it at its end.
         self.lock().pinned.push(Arc::clone(&owner.link));
         Ok(self.let_serve(owner, known))
@@ -309,20 +308,20 @@ impl<L: Language> Links<L> {
             return Err(NotOpened::NoRoom);
         }
         lease.share();
-        self.owner(lease, Purpose::Shared, known, false).await
+        self.owner(lease, None, known, false).await
     }
 
     /// The owner of a lease, whose service knows who is served. `is_proof`: it is told anew.
     async fn owner(
         &self,
         lease: Lease,
-        purpose: Purpose<L>,
+        pinned: Option<(LeaseReason, &Arc<Mailbox<Kind<L>>>)>,
         known: &Known<L>,
         is_proof: bool,
     ) -> Result<Owner<L>, NotOpened> {
         let is_prepared = lease.connection().is_prepared;
         let ids_max = self.terms.language.ids_max();
-        let link = Link::new(lease.connection(), purpose, ids_max, clock::now());
+        let link = Link::new(lease.connection(), pinned, ids_max, clock::now());
         let owner = Owner::new(lease, Arc::new(link), Arc::clone(&self.terms));
         match is_prepared && !is_proof {
             true => Ok(owner),

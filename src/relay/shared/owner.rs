@@ -70,7 +70,7 @@ pub(super) struct Owner<L: Language> {
     /// Exchanges carried since the lease began.
     pub(super) exchanges: u64,
     pub(super) moved_at: Instant,
-    /// When the service last took something of what was to be written.
+    /// When requests were taken to be written, or the service last took a part of them.
     pub(super) wrote_at: Instant,
     /// When the service last said something.
     heard_at: Instant,
@@ -246,7 +246,9 @@ impl<L: Language> Owner<L> {
                 Poll::Ready(Ok(count)) => {
                     self.writing.written += count;
                     self.writing.written_bytes += count as u64;
-                    self.wrote_at = clock::now();
+                    if !self.writing.is_done() {
+                        self.wrote_at = clock::now();
+                    }
                     if L::BY_ID {
                         self.finish_unanswered();
                     }

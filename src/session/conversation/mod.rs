@@ -37,6 +37,9 @@ use crate::stats::reason::{DiscardReason, LeaseReason, RefusalReason};
 use crate::sys::clock;
 use crate::upstream::{AcquireError, Want};
 
+/// A request up to this size goes over a shared connection, held whole before its first byte does.
+pub(super) const SHARED_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
 /// What a session has under way.
 pub(super) struct Conversation<L: Language> {
     pub(super) links: Arc<Links<L>>,
@@ -80,6 +83,18 @@ impl Unsent {
     /// The client is told so by millpond.
     pub(super) fn ours(reason: RefusalReason) -> Self {
         Self::Refused(Refusal::Ours(reason))
+    }
+
+    /// What the client is told whose requests no connection of its own can carry either.
+    ///
+    /// # Errors
+    /// The session ends.
+    pub(super) fn refusal(self) -> Result<Refusal, SessionEnd> {
+        match self {
+            Self::NoRoom => Ok(Refusal::Ours(RefusalReason::NoLeases)),
+            Self::Refused(refusal) => Ok(refusal),
+            Self::End(end) => Err(end),
+        }
     }
 }
 

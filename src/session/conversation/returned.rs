@@ -87,12 +87,8 @@ impl<L: Language> Conversation<L> {
             return Err(Ok(Refusal::Ours(RefusalReason::UpstreamDied)));
         }
         let requests = Requests::Given(requests);
-        match self.send_somewhere(session, requests, run).await {
-            Ok(()) => {}
-            Err(Unsent::NoRoom) => return Err(Ok(Refusal::Ours(RefusalReason::NoLeases))),
-            Err(Unsent::Refused(refusal)) => return Err(Ok(refusal)),
-            Err(Unsent::End(end)) => return Err(Err(end)),
-        }
+        let sent = self.send_somewhere(session, requests, run).await;
+        sent.map_err(Unsent::refusal)?;
         let stats = session.rules.upstream.stats();
         stats.retries.add(retry, run.replies as u64);
         Ok(())

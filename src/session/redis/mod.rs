@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::transaction::Transaction;
-use super::conversation::{Conversation, Refusal, Requests, Unsent};
+use super::conversation::{Conversation, Refusal, Requests, SHARED_REQUEST_BYTES_MAX, Unsent};
 use super::{Session, SessionEnd, refusal};
 use crate::config::checked;
 use crate::protocol::redis::{
@@ -34,8 +34,6 @@ use crate::relay::shared::{Left, Links, Nature, Run};
 use crate::stats::reason::{LeaseReason, RefusalReason};
 use crate::sys::clock;
 
-/// A request up to this size goes over a shared connection, held whole before its first byte does.
-const SHARED_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Requests that are handed over at once, at most.
 const BATCH_MAX: usize = 1024;
 

@@ -84,14 +84,11 @@ impl Conversing {
             // With arguments it ends nothing, and the service says so.
             Treatment::Refuse(refused) if is_ending(refused) => transaction,
             Treatment::Lease(LeaseNeed::Watch | LeaseNeed::Transaction) => transaction,
-            Treatment::Answer(Local::Select) => {
-                let number = arguments.and_then(|it| std::str::from_utf8(it.get(1)?).ok());
-                Transaction {
-                    select: number.and_then(|it| it.parse().ok()),
-                    left: Left::Something,
-                    ..transaction
-                }
-            }
+            Treatment::Answer(Local::Select) => Transaction {
+                select: arguments.and_then(|it| database(&it)),
+                left: Left::Something,
+                ..transaction
+            },
             Treatment::Lease(LeaseNeed::Slow | LeaseNeed::Overtaking | LeaseNeed::Unknown) => {
                 Transaction {
                     left: Left::Something,
@@ -145,8 +142,7 @@ impl Conversing {
                 Ok(())
             }
             Treatment::Answer(Local::Select) if self.shape() == Shape::Shown => {
-                let number = arguments.and_then(|it| std::str::from_utf8(it.get(1)?).ok());
-                let selected = number.and_then(|it| it.parse().ok());
+                let selected = arguments.and_then(|it| database(&it));
                 if self.forward_and_see(session, bytes).await? == Some(b'+') {
                     self.hold = Hold::Transaction(Transaction {
                         selected,
@@ -235,4 +231,9 @@ impl Conversing {
             _ => unreachable!("only what millpond answers leaves so"),
         }
     }
+}
+
+/// The database that a SELECT names.
+fn database(select: &Arguments<'_>) -> Option<u32> {
+    std::str::from_utf8(select.get(1)?).ok()?.parse().ok()
 }
