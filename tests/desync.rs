@@ -97,7 +97,9 @@ fn an_answer_that_nobody_waits_for_is_dropped_within_its_bound() {
     proxy.wait_until("the answer has begun", |now| now.endpoint("leased") == 1);
     client.reset();
     gone.open_for_all();
-    let now = proxy.wait_upstream("discards/client_gone", 1);
+    proxy.wait_upstream("discards/client_gone", 1);
+    // Its end is entered a moment after it was discarded.
+    let now = proxy.wait_until("the service is told", |now| now.resets_sent() > 0);
     assert_eq!(now.resets_sent(), 1, "the service is told by a reset");
     let mut next = proxy.client();
     assert_eq!(next.get("/next").text(), "small");
